@@ -1,0 +1,1 @@
+"""PCI: configuration space, the bus, and the bridges that every machine has."""
