@@ -103,6 +103,7 @@ VT_100_PLUS = _g("7baec70b-57e0-4c76-8e87-2f9e28088343")
 VT_UTF8 = _g("ad15a0d6-8bec-4acf-a073-d01de77e2d88")
 TTY_TERM = _g("7d916d80-5bb1-458c-a48f-e25fdd51ef94")
 SAS_DEVICE_PATH = _g("d487ddb4-008b-11d9-afdc-001083ffca4d")
+UART_FLOW_CONTROL_DEVICE_PATH = _g("37499a9d-542f-4c89-a026-35da142094e4")
 DEBUG_PORT_DEVICE_PATH = _g("eba4e8d2-3858-41ec-a281-2647ba9660d0")
 
 # Media, partitions, files (UEFI 2.10, chapters 5 and 13).
