@@ -61,7 +61,7 @@ def test_reads_and_lists_as_fat_would(folder: Path) -> None:
     assert info.modified == (folder / "EFI/BOOT/BOOTX64.EFI").stat().st_mtime_ns
     assert root.open("odd:name.").read(0, 9) == b"odd"
     assert root.open("LOADER.CONF. ").read(0, 7) == b"timeout"
-    assert file.open("..\\..").open("loader.conf").info().size == 10
+    assert file.open("..\\..\\..").open("loader.conf").info().size == 10
 
 
 def test_changes_stay_in_memory(folder: Path) -> None:
