@@ -1,0 +1,1 @@
+"""The text console behind ConIn and ConOut: screen state, keyboard decoding, glyphs."""
