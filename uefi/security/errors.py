@@ -15,3 +15,8 @@ class Pkcs7Error(SecurityDataError):
 
 class VerificationError(SecurityDataError):
     """A well-formed signature that does not verify, or whose signer does not lead to a trusted certificate."""
+
+
+def one_line(error: Exception) -> str:
+    """A library's message as part of ours: on one line, at most 120 characters."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
