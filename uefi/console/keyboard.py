@@ -26,6 +26,7 @@ LEFT_CONTROL = 0x08
 LEFT_ALT = 0x20
 TOGGLE_STATE_VALID = 0x80
 KEY_STATE_EXPOSED = 0x40
+TOGGLES = 0x07
 
 ESCAPE_WAIT_NS = 30_000_000
 """How long a lone ESC waits for the rest of its sequence: enough for a slow line, too short to notice."""
@@ -64,15 +65,14 @@ class InputSource(Protocol):
 
 
 class Key:
-    """EFI_INPUT_KEY with its EFI_KEY_STATE: scan code, character, shift state, toggle state."""
+    """EFI_INPUT_KEY with the shift state of its EFI_KEY_STATE. A control character is one, with LEFT_CONTROL."""
 
-    __slots__ = ("scan_code", "shift_state", "toggle_state", "unicode_char")
+    __slots__ = ("scan_code", "shift_state", "unicode_char")
 
     def __init__(self, scan_code: int, unicode_char: int, shift_state: int = SHIFT_STATE_VALID) -> None:
         self.scan_code = scan_code
         self.unicode_char = unicode_char
         self.shift_state = shift_state
-        self.toggle_state = TOGGLE_STATE_VALID
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self._identity() == other._identity()
@@ -90,10 +90,11 @@ class Key:
 class Keyboard:
     """Turns the bytes of an InputSource into keys, on demand: what is not asked for stays in the queue.
 
-    `now` gives nanoseconds; it decides when a lone ESC is the ESC key.
+    `now` gives nanoseconds; it decides when a lone ESC is the ESC key. Each of `listeners` is called once with each
+    key, as soon as it is known. `toggle_state` is what SetState (12.3.4) asked for; a serial line has no lamps.
     """
 
-    __slots__ = ("_buffer", "_escape_since", "_keys", "_now", "_source")
+    __slots__ = ("_buffer", "_escape_since", "_keys", "_now", "_source", "listeners", "toggle_state")
 
     def __init__(self, source: InputSource, now: Callable[[], int]) -> None:
         self._source = source
@@ -101,6 +102,8 @@ class Keyboard:
         self._buffer = bytearray()
         self._escape_since: int | None = None
         self._keys: list[Key] = []
+        self.listeners: list[Callable[[Key], None]] = []
+        self.toggle_state = TOGGLE_STATE_VALID
 
     def read(self) -> Key | None:
         """The next key, or None. An unfinished sequence stays for the next call."""
@@ -125,14 +128,6 @@ class Keyboard:
     def pending_deadline(self) -> int | None:
         """When a waiting lone ESC becomes a key, in the nanoseconds of `now`; None when none waits."""
         return None if self._escape_since is None else self._escape_since + ESCAPE_WAIT_NS
-
-    def flush(self) -> None:
-        """Forget what was typed (Reset, 12.3.2)."""
-        self._keys.clear()
-        self._buffer.clear()
-        self._escape_since = None
-        while self._source.read_byte() is not None:
-            pass
 
     def save(self) -> dict[str, bytes]:
         """The bytes taken from the source but not yet made keys, and finished keys, as plain data."""
@@ -177,7 +172,10 @@ class Keyboard:
         return True
 
     def _push(self, scan_code: int, unicode_char: int, shift: int = 0) -> None:
-        self._keys.append(Key(scan_code, unicode_char, SHIFT_STATE_VALID | shift))
+        key = Key(scan_code, unicode_char, SHIFT_STATE_VALID | shift)
+        self._keys.append(key)
+        for listener in self.listeners:
+            listener(key)
 
     def _control_or_ascii(self, byte: int, shift: int) -> None:
         # Scan code 0 with character 0 would be no key at all.

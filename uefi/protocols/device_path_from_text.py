@@ -15,10 +15,11 @@ class DevicePathFromText(Interface):
     SIZE = 0x10
 
     def _text(self, address: int) -> str:
-        return self.firmware.memory.read_ucs2(address, MAX_TEXT + 1)
+        text: str = self.firmware.memory.read_ucs2(address, MAX_TEXT + 1)
+        return text
 
     def _give(self, data: bytes) -> int:
-        address = self.firmware.pool(len(data))
+        address: int = self.firmware.pool(len(data))
         self.firmware.memory.write(address, data)
         return address
 

@@ -18,7 +18,7 @@ class DevicePathToText(Interface):
 
     def _give(self, text: str) -> int:
         data = ucs2(text)
-        address = self.firmware.pool(len(data))
+        address: int = self.firmware.pool(len(data))
         self.firmware.memory.write(address, data)
         return address
 

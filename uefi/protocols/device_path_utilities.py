@@ -40,7 +40,7 @@ class DevicePathUtilities(Interface):
 
     def _give(self, data: bytes) -> int:
         """The data in new pool memory of EfiBootServicesData, for the caller to free."""
-        address = self.firmware.pool(len(data))
+        address: int = self.firmware.pool(len(data))
         self.firmware.memory.write(address, data)
         return address
 

@@ -129,13 +129,16 @@ def test_what_is_not_read_stays_in_the_queue() -> None:
     assert bytes(source.data) == b"bc"
 
 
-def test_flush_forgets_everything() -> None:
-    source = Source(b"a\x1b[")
-    keyboard = Keyboard(source, Clock().now)
+def test_listeners_hear_of_each_key_once() -> None:
+    heard: list[Key] = []
+    keyboard = Keyboard(Source(b"a\x03"), Clock().now)
+    keyboard.listeners.append(heard.append)
     assert keyboard.ready()
-    keyboard.flush()
-    assert keyboard.read() is None
-    assert not source.pending()
+    assert keyboard.ready()
+    assert heard == [char("a")]
+    keyboard.read()
+    keyboard.read()
+    assert heard == [char("a"), char("\x03", kb.LEFT_CONTROL)]
 
 
 def test_saved_state_comes_back() -> None:
