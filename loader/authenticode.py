@@ -108,7 +108,7 @@ def _certificate_table(image: PeImage) -> tuple[int, int]:
         return 0, 0
     if offset + size > len(image.file):
         raise DamagedImageError(
-            f"truncated: the certificate table is at file offset {offset:#x} to {offset + size:#x}, "
+            f"truncated: the certificate table at file offset {offset:#x} to {offset + size:#x}, "
             f"the file ends at {len(image.file):#x}"
         )
     return offset, size

@@ -341,20 +341,20 @@ def _check_sections(image: PeImage) -> None:
     for section in image.sections:
         raw_end = section.raw_offset + section.raw_size
         if section.raw_size and raw_end > len(image.file):
-            raise DamagedImageError(_truncated(f"section {section.name}", section.raw_offset, raw_end, image.file))
+            raise DamagedImageError(_truncated(f'section "{section.name}"', section.raw_offset, raw_end, image.file))
         end = section.rva + section.virtual_size
         if section.virtual_size and end > image.size_of_image:
             raise DamagedImageError(
-                f"section {section.name} ends at RVA {end:#x}, outside the image (SizeOfImage {image.size_of_image:#x})"
+                f'section "{section.name}" ends at RVA {end:#x}, outside the image (SizeOfImage {image.size_of_image:#x})'
             )
     occupied = sorted((s for s in image.sections if s.virtual_size), key=lambda s: s.rva)
     for lower, upper in itertools.pairwise(occupied):
         if upper.rva < lower.rva + lower.virtual_size:
             raise DamagedImageError(
-                f"sections {lower.name} (RVA {lower.rva:#x} to {lower.rva + lower.virtual_size:#x}) and {upper.name} "
+                f'sections "{lower.name}" (RVA {lower.rva:#x} to {lower.rva + lower.virtual_size:#x}) and "{upper.name}" '
                 f"(from RVA {upper.rva:#x}) overlap in memory"
             )
 
 
 def _truncated(what: str, start: int, end: int, file: memoryview) -> str:
-    return f"truncated: {what} is at file offset {start:#x} to {end:#x}, the file ends at {len(file):#x}"
+    return f"truncated: {what} at file offset {start:#x} to {end:#x}, the file ends at {len(file):#x}"
