@@ -4,7 +4,7 @@ import os
 from typing import Any, Protocol
 
 from images.cow import Budget, CowBytes
-from images.errors import DeviceFailure, ImageError, WriteProtected
+from images.errors import DeviceFailure, ImageError, VolumeFull, WriteProtected
 
 DEFAULT_OVERLAY_LIMIT = 2 << 30
 
@@ -28,7 +28,7 @@ class BlockDevice(Protocol):
         """Exactly `count` bytes. Raises DeviceFailure outside the device or when the host cannot read."""
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Writes all of `data`. Raises DeviceFailure outside the device, WriteProtected, VolumeFull."""
+        """Writes all of `data`. Raises DeviceFailure outside the device or when full, WriteProtected."""
 
     def flush(self) -> None:
         """Makes what was written lasting."""
@@ -167,7 +167,7 @@ class OverlayDevice:
     read_only = False
 
     def __init__(self, base: BlockDevice, *, limit: int = DEFAULT_OVERLAY_LIMIT) -> None:
-        """`limit`: bytes of memory that changes may take before write() raises VolumeFull."""
+        """`limit`: bytes of memory that changes may take before write() raises DeviceFailure."""
         self.base = base
         self.size = base.size
         self.block_size = base.block_size
@@ -182,7 +182,10 @@ class OverlayDevice:
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """BlockDevice.write()."""
         check_range(self, offset, len(data))
-        self._content.write(offset, data)
+        try:
+            self._content.write(offset, data)
+        except VolumeFull as error:
+            raise DeviceFailure(f"the overlay is full: {error}") from error
 
     def flush(self) -> None:
         """Nothing to do: the changes live as long as the overlay."""

@@ -102,7 +102,8 @@ class FolderNode:
 
         The host's access and change times move by mere reading or copying: two runs of one image would differ.
         """
-        size, modified, attributes = 0, None, DIRECTORY if self.is_dir else ARCHIVE
+        modified, attributes = None, DIRECTORY if self.is_dir else ARCHIVE
+        size = BLOCK_SIZE if self.is_dir else 0
         if self.host is not None:
             facts = self._stat()
             modified = facts.st_mtime_ns
