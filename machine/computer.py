@@ -1,0 +1,326 @@
+"""The computer: RAM, bus, clock, CPUs and the loop that runs them.
+
+One thread, the one that calls `run`, owns everything here. Others talk to it through `post` and `finish`.
+"""
+
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from machine import exceptions, msr, paging
+from machine import registers as reg
+from machine.alarm import Alarm
+from machine.bus import Bus
+from machine.clock import Clock, RealClock, VirtualClock
+from machine.cpu import Cpu, Fault, Stop
+from machine.cpuid import CpuidTable
+from machine.engine.unicorn import UnicornEngine
+from machine.idle import IdleDetector
+from machine.linear import LinearMemory
+from machine.memory import PhysicalMemory
+from machine.paging import Mode, Translation
+
+_STI, _MOV_SS, _POP_SS = 0xFB, 0x8E, 0x17
+
+
+class Computer:
+    """One x64 machine with `memory` bytes of RAM and `cpus` processors. Devices are added by a board.
+
+    Extension points, all called on the engine thread with the CPU concerned:
+    `bus`, `cpuid`, `msrs` take registrations; `trap_instructions` maps opcode bytes to handlers that return the length
+    handled; `interrupt_source` tells of vectors to deliver; `injectors` may divert a CPU that is about to run;
+    `fault_filter` sees each exception before the guest's IDT does.
+    """
+
+    def __init__(self, memory: int, cpus: int = 1, clock: Clock | None = None) -> None:
+        self.memory = PhysicalMemory(memory)
+        self.clock = clock or RealClock()
+        self.virtual = isinstance(self.clock, VirtualClock)
+        self.bus = Bus()
+        self.cpuid = CpuidTable(self.clock.tsc_frequency, cpus)
+        self.msrs = msr.MsrTable(cpus)
+        self.msrs.register(msr.TSC, lambda _cpu: self.clock.tsc(), lambda _cpu, _value: True)
+        self.encryption_mask = 0
+        self.trap_instructions: dict[bytes, Callable[[Cpu, bytes], int]] = {}
+        self.interrupt_source: InterruptSource | None = None
+        self.injectors: list[Callable[[Cpu], bool]] = []
+        self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
+        self.on_idle: Callable[[], None] = lambda: None
+        self.input_waiting: Callable[[], bool] = lambda: False
+        self.idle = IdleDetector(self._doze)
+        self._random = random.Random(0x6376_6D62) if self.virtual else None
+        self._posted: deque[Callable[[], None]] = deque()
+        self._attention = False
+        self._wake = threading.Condition()
+        self._end: Any = None
+        self.engine = UnicornEngine(self.memory, self, cpus)
+        self._alarm = Alarm(self._on_alarm)
+        if self.virtual:
+            self.port_read = self._virtual(self.bus.port_read)  # type: ignore[method-assign]
+            self.port_write = self._virtual(self.bus.port_write)  # type: ignore[method-assign]
+            self.mmio_read = self._virtual(self.bus.mmio_read)  # type: ignore[method-assign]
+            self.mmio_write = self._virtual(self.bus.mmio_write)  # type: ignore[method-assign]
+        else:
+            self.port_read = self.bus.port_read  # type: ignore[method-assign]
+            self.port_write = self.bus.port_write  # type: ignore[method-assign]
+            self.mmio_read = self.bus.mmio_read  # type: ignore[method-assign]
+            self.mmio_write = self.bus.mmio_write  # type: ignore[method-assign]
+
+    # -- machine.engine.base.Handlers
+
+    def port_read(self, cpu: Cpu, port: int, size: int) -> int:
+        """IN."""
+        return self.bus.port_read(cpu, port, size)
+
+    def port_write(self, cpu: Cpu, port: int, size: int, value: int) -> None:
+        """OUT."""
+        self.bus.port_write(cpu, port, size, value)
+
+    def mmio_read(self, cpu: Cpu, address: int, size: int) -> int:
+        """A load outside RAM."""
+        return self.bus.mmio_read(cpu, address, size)
+
+    def mmio_write(self, cpu: Cpu, address: int, size: int, value: int) -> None:
+        """A store outside RAM."""
+        self.bus.mmio_write(cpu, address, size, value)
+
+    def _virtual(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Under virtual time each trap moves the clock, and a due timer ends the run at that very trap."""
+
+        def trap(*arguments: Any) -> Any:
+            self.tick()
+            return handler(*arguments)
+
+        return trap
+
+    def tick(self) -> None:
+        """One trap of virtual time."""
+        self.clock.trap()
+        deadline = self.clock.next_deadline()
+        if deadline is not None and deadline <= self.clock.now():
+            self.engine.kick()
+
+    def read_msr(self, cpu: Cpu, index: int) -> int | None:
+        """RDMSR."""
+        return self.msrs.read(cpu, index)
+
+    def write_msr(self, cpu: Cpu, index: int, value: int) -> bool:
+        """WRMSR."""
+        return self.msrs.write(cpu, index, value)
+
+    def read_tsc(self, cpu: Cpu) -> int:
+        """RDTSC."""
+        if self.virtual:
+            self.tick()
+        self.idle.time_poll()
+        return self.clock.tsc()
+
+    def random(self, cpu: Cpu, size: int) -> int:
+        """RDRAND; seeded under virtual time."""
+        if self._random is not None:
+            return self._random.getrandbits(8 * size)
+        return int.from_bytes(os.urandom(size), "little")
+
+    def random_bytes(self, size: int) -> bytes:
+        """What the firmware's random number generator gives: the same source as RDRAND."""
+        return self._random.randbytes(size) if self._random is not None else os.urandom(size)
+
+    def translate(self, cpu: Cpu, mode: Mode, address: int, access: int, user: bool) -> Translation:
+        """The page walk of a TLB fill."""
+        return paging.walk(self.memory, mode, address, access, user, self.encryption_mask)
+
+    def trap_instruction(self, cpu: Cpu, code: bytes) -> int:
+        """An opcode that the engine does not know."""
+        for length in (4, 3, 2):
+            handler = self.trap_instructions.get(code[:length])
+            if handler is not None:
+                return handler(cpu, code)
+        return 0
+
+    # -- from other threads
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have the engine thread call `action` between two blocks of guest code, soon."""
+        self._posted.append(action)
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Bring the engine thread out of guest code or out of its sleep."""
+        self._attention = True
+        with self._wake:
+            self._wake.notify_all()
+        self.engine.kick()
+        if self._attention:
+            self._alarm.urge()
+
+    def _on_alarm(self) -> bool:
+        """A deadline came, or a kick may have been lost: kick; True to be called again shortly."""
+        self.engine.kick()
+        return self._attention
+
+    def finish(self, result: Any) -> None:
+        """End `run`, which returns `result` (not None). The first one counts. From any thread."""
+        if self._end is None:
+            self._end = result
+        self.interrupt()
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` was called."""
+        return self._end is not None
+
+    # -- waiting, on the engine thread
+
+    def wait(self, nanoseconds: int | None) -> None:
+        """Sleep until `interrupt`, or for so long; under virtual time jump there instead if nothing else can happen."""
+        self.on_idle()
+        with self._wake:
+            if not self._attention:
+                self._wake.wait(None if nanoseconds is None else nanoseconds / 1e9)
+
+    def _doze(self, nanoseconds: int) -> None:
+        deadline = self.clock.next_deadline()
+        now = self.clock.now()
+        if self.input_waiting():
+            return
+        if self.virtual:
+            self.on_idle()
+            if deadline is not None and isinstance(self.clock, VirtualClock):
+                self.clock.jump_to(min(deadline, now + nanoseconds))
+            return
+        if deadline is not None:
+            nanoseconds = min(nanoseconds, deadline - now)
+        if nanoseconds > 0 and not self._attention:
+            self.wait(nanoseconds)
+
+    def wait_until(self, deadline: int | None) -> bool:
+        """Let time pass until `deadline` (ns of the clock), the next timer or an interruption; run due timers.
+
+        False if the caller must give way because something was posted or the run ends.
+        """
+        next_timer = self.clock.next_deadline()
+        until = min((d for d in (deadline, next_timer) if d is not None), default=None)
+        now = self.clock.now()
+        if until is None or until > now:
+            if self.virtual and until is not None and not self._attention and isinstance(self.clock, VirtualClock):
+                self.on_idle()
+                self.clock.jump_to(until)
+            elif not self._attention:
+                self.wait(None if until is None else until - now)
+        self._take_posted()
+        self.clock.run_due()
+        return self._end is None
+
+    def _take_posted(self) -> None:
+        if self._attention:
+            self._attention = False
+            while self._posted:
+                self._posted.popleft()()
+
+    # -- the loop
+
+    def linear(self, cpu: Cpu) -> LinearMemory:
+        """Guest memory as `cpu` addresses it now."""
+        mode = Mode(cpu.get(reg.CR0), cpu.get(reg.CR3), cpu.get(reg.CR4), cpu.read_msr(msr.EFER))
+        return LinearMemory(self.memory, cpu, mode, self.encryption_mask)
+
+    def run(self) -> Any:
+        """Run until `finish`; gives its result. Raises what a handler raised, TripleFault, EngineError."""
+        cpu = self.engine.cpus[0]
+        try:
+            while self._end is None:
+                self._take_posted()
+                self.clock.run_due()
+                if self._end is not None:
+                    break
+                self._prepare(cpu)
+                deadline = None if self.virtual else self.clock.next_deadline()
+                self._alarm.set(None if deadline is None else deadline - self.clock.now())
+                if self._attention:
+                    continue
+                stop = self.engine.run(cpu)
+                if stop is Stop.HALTED:
+                    self._halted(cpu)
+                elif stop is Stop.EXCEPTION and cpu.fault is not None:
+                    fault, cpu.fault = cpu.fault, None
+                    if not self.fault_filter(cpu, fault):
+                        exceptions.deliver(self.linear(cpu), cpu, fault)
+        finally:
+            self._alarm.set(None)
+        return self._end
+
+    def _in_shadow(self, cpu: Cpu) -> bool:
+        """Whether the instruction before RIP was STI, MOV SS or POP SS: no interrupt may come right behind it."""
+        rip = cpu.get(reg.RIP)
+        try:
+            before = self.linear(cpu).read(rip - 2, 2)
+        except Exception:
+            return False
+        return before[1] == _STI or before[0] == _MOV_SS or before[1] == _POP_SS
+
+    def _prepare(self, cpu: Cpu) -> None:
+        """Deliver what waits for this CPU before it runs on."""
+        source = self.interrupt_source
+        if source is not None and source.take_nmi(cpu):
+            exceptions.deliver(self.linear(cpu), cpu, Fault(2))
+        waiting = source is not None and source.pending(cpu)
+        if not waiting and not self.injectors:
+            return
+        if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
+            return
+        if self._in_shadow(cpu):
+            if self.engine.step(cpu) is not Stop.KICKED:
+                return
+            if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
+                return
+        if waiting and source is not None:
+            vector = source.acknowledge(cpu)
+            if vector is not None:
+                exceptions.deliver(self.linear(cpu), cpu, Fault(vector))
+            return
+        for injector in self.injectors:
+            if injector(cpu):
+                return
+
+    def _halted(self, cpu: Cpu) -> None:
+        """HLT: sleep until an interrupt that this CPU takes, or an end."""
+        source = self.interrupt_source
+        enabled = bool(cpu.get(reg.RFLAGS) & reg.RFLAGS_IF)
+        while self._end is None:
+            if source is not None and (source.nmi_waiting(cpu) or (enabled and source.pending(cpu))):
+                return
+            if enabled and any(injector(cpu) for injector in self.injectors):
+                return
+            self.wait_until(None)
+
+    def close(self) -> None:
+        """Free the engine and the RAM. The machine cannot be used afterwards."""
+        self._alarm.close()
+        self.engine.close()
+
+
+class InterruptSource:
+    """What the run loop asks of the interrupt controllers."""
+
+    def pending(self, cpu: Cpu) -> bool:
+        """Whether a vector waits that `cpu` would take with interrupts on."""
+        raise NotImplementedError
+
+    def acknowledge(self, cpu: Cpu) -> int | None:
+        """Take that vector; None if it went away."""
+        raise NotImplementedError
+
+    def nmi_waiting(self, cpu: Cpu) -> bool:
+        """Whether an NMI waits."""
+        raise NotImplementedError
+
+    def take_nmi(self, cpu: Cpu) -> bool:
+        """Take a waiting NMI."""
+        raise NotImplementedError
+
+    def end_of_interrupt(self, cpu: Cpu) -> None:
+        """Acknowledge the interrupt in service."""
+        raise NotImplementedError

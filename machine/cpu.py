@@ -1,0 +1,76 @@
+"""What a processor is to the rest of the machine, whichever engine runs it, and why a run ended."""
+
+from enum import Enum
+from typing import Any, Protocol
+
+
+class Stop(Enum):
+    """Why `Engine.run` came back."""
+
+    HALTED = "HLT executed; RIP is behind it"
+    KICKED = "somebody asked for a stop; the state is between two instructions"
+    EXCEPTION = "an exception or software interrupt waits in `cpu.fault` for delivery through the guest's IDT"
+
+
+class Fault:
+    """An exception raised by guest code (AMD64 APM volume 2, 8.2), not yet delivered.
+
+    `vector` 0 to 255; `error_code` is None for vectors that push none; `address` is CR2 for #PF; `software` marks
+    INT n, whose gate's DPL is checked.
+    """
+
+    __slots__ = ("address", "error_code", "software", "vector")
+
+    def __init__(
+        self, vector: int, error_code: int | None = None, address: int | None = None, software: bool = False
+    ) -> None:
+        self.vector = vector
+        self.error_code = error_code
+        self.address = address
+        self.software = software
+
+    def __repr__(self) -> str:
+        return f"Fault(vector={self.vector}, error_code={self.error_code}, address={self.address})"
+
+
+class Cpu(Protocol):
+    """One processor. Register numbers are those of `machine.registers`; values are unsigned 64-bit."""
+
+    index: int
+    fault: Fault | None
+
+    def get(self, register: int) -> int:
+        """Read one register."""
+        ...
+
+    def set(self, register: int, value: int) -> None:
+        """Write one register. Not RIP from inside a port handler: engines overwrite it (design rule 2)."""
+        ...
+
+    def arguments(self) -> tuple[int, int, int, int, int]:
+        """RCX, RDX, R8, R9, RSP: one batch call, the hot path of every service."""
+        ...
+
+    def read_msr(self, index: int) -> int:
+        """Read an MSR that the engine itself keeps (EFER, STAR, FS_BASE, ...)."""
+        ...
+
+    def write_msr(self, index: int, value: int) -> None:
+        """Write an MSR that the engine itself keeps."""
+        ...
+
+    def table(self, name: str) -> tuple[int, int]:
+        """(base, limit) of "gdtr", "idtr" or "tr"."""
+        ...
+
+    def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
+        """Load "gdtr", "idtr" or "tr"."""
+        ...
+
+    def save(self) -> dict[str, Any]:
+        """Everything that a resumed thread of guest code can notice, as plain data (general, segment, SSE and x87 registers)."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave. RIP included, so only between two runs."""
+        ...

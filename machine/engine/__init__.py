@@ -1,0 +1,1 @@
+"""CPU engines: who executes guest instructions."""

@@ -1,0 +1,88 @@
+"""The interface of an engine, and of what it calls back when guest code does something that it cannot do alone."""
+
+from typing import Protocol
+
+from machine.cpu import Cpu, Stop
+from machine.memory import PhysicalMemory
+from machine.paging import Mode, Translation
+
+
+class Handlers(Protocol):
+    """What the machine answers while guest code runs. Called on the engine's thread, with the CPU that trapped."""
+
+    def port_read(self, cpu: Cpu, port: int, size: int) -> int:
+        """IN."""
+        ...
+
+    def port_write(self, cpu: Cpu, port: int, size: int, value: int) -> None:
+        """OUT."""
+        ...
+
+    def mmio_read(self, cpu: Cpu, address: int, size: int) -> int:
+        """A load from a physical address outside RAM."""
+        ...
+
+    def mmio_write(self, cpu: Cpu, address: int, size: int, value: int) -> None:
+        """A store to a physical address outside RAM."""
+        ...
+
+    def cpuid(self, cpu: Cpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """EAX, EBX, ECX, EDX of CPUID."""
+        ...
+
+    def read_msr(self, cpu: Cpu, index: int) -> int | None:
+        """The value of an MSR, or None for #GP."""
+        ...
+
+    def write_msr(self, cpu: Cpu, index: int, value: int) -> bool:
+        """Write an MSR; False for #GP."""
+        ...
+
+    def read_tsc(self, cpu: Cpu) -> int:
+        """The time stamp counter."""
+        ...
+
+    def random(self, cpu: Cpu, size: int) -> int:
+        """`size` random bytes as a number, for RDRAND and RDSEED."""
+        ...
+
+    def translate(self, cpu: Cpu, mode: Mode, address: int, access: int, user: bool) -> Translation:
+        """The page walk of a TLB fill (Unicorn only). Raises PageFault or NonCanonical."""
+        ...
+
+    def trap_instruction(self, cpu: Cpu, code: bytes) -> int:
+        """An instruction that the engine does not know, `code` being the up to 15 bytes at RIP: its length if handled, else 0 (#UD)."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs guest code on one or more CPUs over one RAM."""
+
+    name: str
+    cpus: list[Cpu]
+
+    def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int) -> None: ...
+
+    def run(self, cpu: Cpu) -> Stop:
+        """Run `cpu` from its RIP until something of `Stop` happens. Raises EngineError for what no processor does."""
+        ...
+
+    def step(self, cpu: Cpu) -> Stop:
+        """Run exactly one instruction (KICKED), unless it halts or faults."""
+        ...
+
+    def kick(self) -> None:
+        """From any thread: make a running `run` return soon. May be lost right before `run`; callers repeat it."""
+        ...
+
+    def invalidate(self, address: int, size: int) -> None:
+        """Host code stored `size` bytes at physical `address` where guest code was executed."""
+        ...
+
+    def flush_translations(self) -> None:
+        """Drop every cached linear-to-physical translation (after page state changes)."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine's own memory. Nothing may run."""
+        ...

@@ -1,0 +1,52 @@
+"""Recognises a guest that only waits, so that the host can sleep.
+
+TamaGo at its prompt never halts: it reads the TSC in its scheduler and looks at the UART or ReadKeyStroke every 10 ms.
+Nothing else that the outside could notice happens meanwhile. Such a run of polls, one shortly after the other, is idling;
+any other trap, or a long computation between two polls, is not.
+"""
+
+from collections.abc import Callable
+from time import perf_counter_ns
+
+NEAR = 60_000
+"""Nanoseconds: two polls further apart than this had a computation between them."""
+
+RUN = 48
+"""Polls in a row that make an idle guest."""
+
+LONGEST = 1_000_000
+"""Nanoseconds of one sleep: how late a poll may see its time come."""
+
+
+class IdleDetector:
+    """Counts polls; `sleep(ns)` is called once the guest idles, and returns early when there is input."""
+
+    __slots__ = ("_inputs", "_last", "_polls", "_sleep", "slept")
+
+    def __init__(self, sleep: Callable[[int], None]) -> None:
+        self._sleep = sleep
+        self._polls = 0
+        self._inputs = 0
+        self._last = 0
+        self.slept = 0
+
+    def effect(self) -> None:
+        """The guest did something that matters."""
+        self._polls = self._inputs = 0
+
+    def input_poll(self) -> None:
+        """The guest looked for input, and there was none."""
+        self._inputs += 1
+        self.time_poll()
+
+    def time_poll(self) -> None:
+        """The guest read a clock."""
+        now = perf_counter_ns()
+        if now - self._last > NEAR:
+            self._polls = 0
+        self._polls += 1
+        if self._polls >= RUN and self._inputs > 1:
+            self._sleep(LONGEST)
+            self.slept += 1
+            now = perf_counter_ns()
+        self._last = now

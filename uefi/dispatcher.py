@@ -1,0 +1,170 @@
+"""From a trap to the service that the guest called, and back.
+
+Each slot of a service table points at a stub of its own, 8 bytes: `mov eax, number; out SERVICE_PORT, eax; ret`. The number says
+which service it is (after SetVirtualAddressMap addresses change, numbers do not), and the OUT hands it over for nothing.
+Stubs of runtime services lie in runtime memory, all others in boot services memory.
+"""
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from machine import registers as reg
+from machine.cpu import Cpu
+from machine.errors import BadAddress
+from uefi import memory_types as mt
+from uefi.guids import Guid
+from uefi.status import EfiError, Status
+
+if TYPE_CHECKING:
+    from uefi.firmware import Firmware
+    from uefi.interface import Interface, Slot
+
+SERVICE_PORT = 0xE6
+RETURN_PORT = 0xE7
+INTERRUPT_PORT = 0xE5
+STUB_SIZE = 8
+PAGES = 8
+_PER_REGION = PAGES * 4096 // STUB_SIZE
+
+PENDING = object()
+"""What a handler returns that has arranged for the guest to go on by itself (see `uefi.calls`)."""
+
+
+class Service:
+    """What a stub's number stands for."""
+
+    __slots__ = (
+        *("count", "handler", "masks", "name", "narrow", "owner"),
+        *("pointers", "runtime", "signature", "table"),
+    )
+
+    def __init__(self, table: type, slot: "Slot", owner: "Interface | None", runtime: bool) -> None:
+        self.table = table
+        self.owner = owner if slot.signature.static else None
+        self.name = slot.name
+        self.signature = slot.signature
+        self.handler = slot.handler
+        self.masks = slot.signature.masks
+        self.count = len(self.masks)
+        self.narrow = tuple(
+            (n, mask) for n, mask in enumerate(self.masks) if mask != 0xFFFF_FFFF_FFFF_FFFF
+        )
+        first = 0 if slot.signature.static else 1
+        self.pointers = tuple(first + n for n, kind in enumerate(slot.signature.kinds) if kind == "guid")
+        self.runtime = runtime
+
+
+Observer = Callable[[Cpu, Service, list[Any], int], None]
+"""(cpu, service, arguments, guest return address): called before a service is answered."""
+
+
+class Dispatcher:
+    """Gives out stubs and answers the traps they cause."""
+
+    def __init__(self, firmware: "Firmware") -> None:
+        self._firmware = firmware
+        self.services: list[Service] = []
+        self.objects: dict[int, Interface] = {}
+        self._stubs: dict[tuple[type, int, int], int] = {}
+        self._free: dict[bool, tuple[int, int]] = {}
+        self.before: Observer | None = None
+        self.after: Callable[[Cpu, Service, Any], None] | None = None
+        self._warned: set[str] = set()
+        self.current: Service | None = None
+        self.last: list[tuple[Service, list[Any], int]] = []
+        bus = firmware.computer.bus
+        bus.add_ports(SERVICE_PORT, 1, lambda _cpu, _offset, _size: 0, self._trap)
+
+    def stub(self, owner: "Interface", slot: "Slot") -> int:
+        """The address of the stub for a slot of `owner`'s class of tables, made at the first request.
+
+        Functions without a This pointer get a stub for each table.
+        """
+        table = type(owner)
+        key = (table, slot.offset, owner.address if slot.signature.static else 0)
+        address = self._stubs.get(key)
+        if address is None:
+            runtime = owner.MEMORY_TYPE in mt.RUNTIME_TYPES
+            number = len(self.services)
+            self.services.append(Service(table, slot, owner, runtime))
+            code = b"\xb8" + number.to_bytes(4, "little") + bytes((0xE7, SERVICE_PORT, 0xC3))
+            address = self.code(code, runtime)
+            self._stubs[key] = address
+        return address
+
+    def code(self, code: bytes, runtime: bool = False) -> int:
+        """Place a few bytes of machine code (rounded up to 8) in stub memory."""
+        size = -(-len(code) // STUB_SIZE) * STUB_SIZE
+        at, end = self._free.get(runtime, (0, 0))
+        if at + size > end:
+            at = self._firmware.pages(PAGES, mt.RUNTIME_CODE if runtime else mt.BOOT_CODE)
+            end = at + PAGES * 4096
+        self._firmware.memory.write(at, code)
+        self._free[runtime] = (at + size, end)
+        return at
+
+    def _trap(self, cpu: Cpu, _offset: int, _size: int, number: int) -> None:
+        """A service stub executed its OUT."""
+        rcx, rdx, r8, r9, rsp = cpu.arguments()
+        firmware = self._firmware
+        try:
+            service = self.services[number]
+        except IndexError:
+            return cpu.set(reg.RAX, Status.INVALID_PARAMETER)
+        count = service.count
+        values: list[Any] = [rcx, rdx, r8, r9][:count]
+        try:
+            if firmware.left_boot_services:
+                firmware.memory.linear = firmware.computer.linear(cpu)
+            if count > 4:
+                read = firmware.memory.read_u64
+                values += [read(rsp + 40 + 8 * n) for n in range(count - 4)]
+            for n, mask in service.narrow:
+                values[n] &= mask
+            self._remember(service, values, rsp)
+            if self.before is not None:
+                self.before(cpu, service, values, rsp)
+            if firmware.left_boot_services and not service.runtime:
+                return self._too_late(cpu, service)
+            for n in service.pointers:
+                values[n] = Guid(firmware.memory.read(values[n], 16)) if values[n] else None
+            target = service.owner
+            if target is None:
+                target = self.objects.get(values[0])
+                if not isinstance(target, service.table):
+                    return self._finish(cpu, service, rsp, Status.INVALID_PARAMETER)
+                del values[0]
+            self.current = service
+            result = service.handler(target, cpu, *values)
+            if isinstance(result, Generator):
+                firmware.calls.start_steps(cpu, rsp, service, result)
+                return None
+        except EfiError as error:
+            result = error.status
+        except BadAddress:
+            result = Status.INVALID_PARAMETER
+        if result is not PENDING:
+            self._finish(cpu, service, rsp, result or 0)
+        return None
+
+    def _finish(self, cpu: Cpu, service: Service, rsp: int, result: int) -> None:
+        """Answer the guest, after the notifications that the service made pending."""
+        if self.after is not None:
+            self.after(cpu, service, result)
+        firmware = self._firmware
+        if firmware.events.waiting_above > firmware.events.tpl and not firmware.left_boot_services:
+            firmware.calls.dispatch_then_return(cpu, rsp, result)
+        else:
+            cpu.set(reg.RAX, result)
+
+    def _remember(self, service: Service, values: list[Any], rsp: int) -> None:
+        last = self.last
+        last.append((service, values[:], rsp))
+        if len(last) > 64:
+            del last[:32]
+
+    def _too_late(self, cpu: Cpu, service: Service) -> None:
+        if service.name not in self._warned:
+            self._warned.add(service.name)
+            self._firmware.warn(f"{service.name} was called after ExitBootServices; answered EFI_UNSUPPORTED")
+        cpu.set(reg.RAX, Status.UNSUPPORTED)

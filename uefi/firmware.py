@@ -1,0 +1,229 @@
+"""The UEFI firmware as a whole: puts the services, tables and protocols of one machine together, and starts its first image."""
+
+from collections.abc import Callable
+from typing import Any
+
+from machine import exceptions
+from machine import registers as reg
+from machine.computer import Computer
+from machine.cpu import Cpu, Fault
+from uefi import guids
+from uefi import memory_types as mt
+from uefi.boot_services import BootServices
+from uefi.calls import Calls, Record
+from uefi.configuration import Configuration, SystemTable, seal_header
+from uefi.dispatcher import INTERRUPT_PORT, Dispatcher
+from uefi.events import Event, Events
+from uefi.guest_memory import GuestMemory
+from uefi.handles import Handles
+from uefi.images import Image, Images
+from uefi.interface import Interface
+from uefi.memory_map import MemoryMap
+from uefi.pool import Pool
+from uefi.processor import Processor
+from uefi.runtime_services import RuntimeServices
+from uefi.status import EfiError, Status
+
+LOW_RAM_END = 0xA0000
+UNSPECIFIED_TIME_ZONE = 0x7FF
+
+
+class Outcome:
+    """How a run of the machine ended: `kind` is "returned", "shutdown", "reset", "crashed" or "stopped".
+
+    `status` is the EFI_STATUS of an image that returned; `text` says more for people; `fault` and `cpu` of a crash.
+    """
+
+    def __init__(self, kind: str, status: int = 0, text: str = "", fault: Fault | None = None) -> None:
+        self.kind = kind
+        self.status = status
+        self.text = text
+        self.fault = fault
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.kind!r}, status={self.status:#x}, text={self.text!r})"
+
+
+class Firmware:
+    """The services model over one computer. Everything of it runs on the engine's thread.
+
+    `warn` gets one line for each thing a person should know; `authorize` decides about an image's signature.
+    """
+
+    def __init__(self, computer: Computer, warn: Callable[[str], None] = lambda text: None) -> None:
+        self.computer = computer
+        self.clock = computer.clock
+        self.warn = warn
+        self.memory = GuestMemory(computer.memory)
+        self.left_boot_services = False
+        self.exit_announced = False
+        self.virtual_map: list[tuple[int, int, int]] | None = None
+        self.converting = False
+        self.time_offset = 0
+        self.time_zone = UNSPECIFIED_TIME_ZONE
+        self.daylight = 0
+        self._monotonic = 0
+        self.variables: Any = None
+        self.authorize: Callable[[Image, bytes | None], int] = lambda image, path: Status.SUCCESS
+        self.trace_notify: Callable[[Cpu, Event], None] | None = None
+        self.memory_map = MemoryMap()
+        self._describe_ram()
+        self._pool = Pool(self.memory_map)
+        self.events = Events(self)
+        self.dispatcher = Dispatcher(self)
+        self.calls = Calls(self)
+        self.handles = Handles(self)
+        self.processor = Processor(self)
+        self.images = Images(self)
+        self.system_table = SystemTable(self)
+        self.system_table.place()
+        self.configuration = Configuration(self)
+        self.boot_services = BootServices(self)
+        self.runtime_services = RuntimeServices(self)
+        self.system_table.set_services(self.boot_services.place(), self.runtime_services.place())
+        self.calls.register("image", self.boot_services.image_returned)
+        self.calls.register("wait", self.boot_services.resume_wait)
+        self.calls.register("stall", self.boot_services.resume_stall)
+        self.images.add_firmware_image()
+        self._watchdog = self.events.create_host(notify=self._watchdog_bites)
+        computer.injectors.append(self.calls.inject)
+        computer.fault_filter = self._fault
+        computer.bus.add_ports(INTERRUPT_PORT, 1, lambda _cpu, _offset, _size: 0, self._stray_interrupt)
+        self.memory_map.on_change = self._map_changed
+
+    # -- memory
+
+    def _describe_ram(self) -> None:
+        ram = self.computer.memory
+        add = self.memory_map.add
+        # Page 0 is never given away: an address of 0 would look like NULL.
+        add(0, 0x1000, mt.BOOT_DATA)
+        add(0x1000, LOW_RAM_END, mt.CONVENTIONAL)
+        add(0x100000, ram.low_size, mt.CONVENTIONAL)
+        if ram.high_size:
+            add(1 << 32, ram.end, mt.CONVENTIONAL)
+
+    def _map_changed(self) -> None:
+        self.events.signal_group(guids.EVENT_GROUP_MEMORY_MAP_CHANGE)
+
+    def pool(self, size: int, memory_type: int = mt.BOOT_DATA) -> int:
+        """Pool memory for the firmware or a guest; EfiError(OUT_OF_RESOURCES)."""
+        return self._pool.allocate(size, memory_type)
+
+    def free_pool(self, address: int) -> None:
+        """Give pool memory back."""
+        self._pool.free(address)
+
+    def pages(self, count: int, memory_type: int) -> int:
+        """Whole pages, as high as possible; EfiError(OUT_OF_RESOURCES)."""
+        return self.memory_map.allocate(count, memory_type)
+
+    def object_at(self, address: int) -> Interface | None:
+        """The host's object behind a protocol interface, None if the guest provides it."""
+        return self.dispatcher.objects.get(address)
+
+    # -- numbers
+
+    def next_monotonic(self) -> int:
+        """The 64-bit monotonic count, one up."""
+        self._monotonic += 1
+        return self._monotonic
+
+    def next_high_monotonic(self) -> int:
+        """The upper half of the monotonic count, one up; the lower half starts again."""
+        self._monotonic = ((self._monotonic >> 32) + 1) << 32
+        return self._monotonic >> 32
+
+    # -- the end of boot services
+
+    def leave_boot_services(self, cpu: Cpu) -> None:
+        """ExitBootServices has succeeded."""
+        self.left_boot_services = True
+        self.system_table.forget_boot_services()
+        if self.variables is not None:
+            self.variables.enter_runtime()
+
+    def to_virtual(self, address: int) -> int | None:
+        """Where the OS has mapped a physical address of a runtime region; None outside them."""
+        for first, end, delta in self.virtual_map or ():
+            if first <= address < end:
+                return address + delta
+        return None
+
+    def convert_tables(self) -> None:
+        """After SetVirtualAddressMap: the pointers in runtime tables become virtual ones."""
+        ram = self.computer.memory
+
+        def convert(at: int) -> None:
+            value = ram.u64(at)
+            ram.set_u64(at, self.to_virtual(value) or value)
+
+        for slot in RuntimeServices.SLOTS:
+            convert(self.runtime_services.address + slot.offset)
+        for offset in (0x18, 0x58, 0x70):
+            convert(self.system_table.address + offset)
+        seal_header(self, self.runtime_services.address, RuntimeServices.SIZE)
+        seal_header(self, self.system_table.address, SystemTable.SIZE)
+
+    # -- watchdog, reset, crash
+
+    def set_watchdog(self, seconds: int) -> None:
+        """Arm the watchdog; 0 disarms it."""
+        event = self.events.get(self._watchdog)
+        deadline = self.clock.now() + min(seconds, 1 << 32) * 1_000_000_000 if seconds else None
+        self.events.set_timer(event, deadline)
+
+    def _watchdog_bites(self) -> None:
+        self.warn("the watchdog timer that the guest set has run out: resetting")
+        self.reset(0, 0)
+
+    def reset(self, kind: int, status: int) -> None:
+        """ResetSystem: 0 cold, 1 warm, 2 shutdown, 3 platform specific."""
+        self.computer.finish(Outcome("shutdown" if kind == 2 else "reset", status))
+
+    def crash(self, cpu: Cpu, text: str, fault: Fault | None = None) -> None:
+        """The guest cannot go on."""
+        self.computer.finish(Outcome("crashed", text=text, fault=fault))
+
+    def _fault(self, cpu: Cpu, fault: Fault) -> bool:
+        """An exception that only the firmware's own IDT would take ends the guest."""
+        target = exceptions.gate_target(self.computer.linear(cpu), cpu, fault.vector)
+        if target is not None and not self.processor.is_stub(target):
+            return False
+        if target is None and fault.vector == exceptions.DOUBLE_FAULT:
+            return False
+        if target is None and exceptions.gate_target(self.computer.linear(cpu), cpu, exceptions.DOUBLE_FAULT) is not None:
+            return False
+        self.crash(cpu, exceptions.describe(fault), fault)
+        return True
+
+    def _stray_interrupt(self, cpu: Cpu, _offset: int, _size: int, _value: int) -> None:
+        """The firmware's own IDT took an interrupt: acknowledge it and go on."""
+        source = self.computer.interrupt_source
+        if source is not None:
+            source.end_of_interrupt(cpu)
+
+    # -- the first image
+
+    def start(self, data: bytes | memoryview, name: str, path: bytes | None, device: int, used: int, options: bytes) -> Image:
+        """Load the first image and point the boot processor at it. EfiError, with `images.problem` saying why, if refused."""
+        status, image = self.images.load(data, self.images.firmware_handle, path, (device, used), name)
+        if status or image is None:
+            raise EfiError(status)
+        if options:
+            self.images.set_load_options(image, options)
+        self.events.signal_group(guids.EVENT_GROUP_READY_TO_BOOT)
+        cpu = self.computer.engine.cpus[0]
+        self.processor.reset(cpu)
+        rsp = cpu.get(reg.RSP)
+        record = Record("image", rsp, {"image": image.handle, "root": True, "previous": self.images.current, "tpl": 4})
+        record.state["size_at"] = record.state["data_at"] = 0
+        self.calls.push(record)
+        image.started = True
+        self.images.current = image.handle
+        self.calls.invoke_outside(cpu, rsp, image.entry, (image.handle, self.system_table.address))
+        return image
+
+    def image_done(self, status: int) -> None:
+        """The first image has returned, or called Exit."""
+        self.computer.finish(Outcome("returned", status))

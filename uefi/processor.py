@@ -1,0 +1,86 @@
+"""The state in which firmware hands a processor to an image (UEFI 2.10, 2.3.4): long mode, identity map, GDT, IDT, stack."""
+
+from typing import TYPE_CHECKING
+
+from machine import registers as reg
+from machine.cpu import Cpu
+from machine.msr import EFER
+from machine.paging import CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, IdentityMap
+from uefi import memory_types as mt
+from uefi.dispatcher import INTERRUPT_PORT
+
+if TYPE_CHECKING:
+    from uefi.firmware import Firmware
+
+CODE_SELECTOR, DATA_SELECTOR = 0x38, 0x30
+STACK_PAGES = 64
+"""256 KiB; the specification promises 128."""
+_DESCRIPTORS = (
+    0,
+    0x00CF93000000FFFF,  # 0x08 flat data
+    0x00CF9B000000FFFF,  # 0x10 flat 32-bit code
+    0x00CF93000000FFFF,  # 0x18 flat data
+    0x00CF9B000000FFFF,  # 0x20 flat 32-bit code
+    0,
+    0x00CF93000000FFFF,  # 0x30 flat data
+    0x00AF9B000000FFFF,  # 0x38 64-bit code
+    0,
+)
+_CR0_MP, _CR0_NE, _CR0_ET = 1 << 1, 1 << 5, 1 << 4
+_CR4_OSFXSR, _CR4_OSXMMEXCPT, _CR4_DE, _CR4_MCE = 1 << 9, 1 << 10, 1 << 3, 1 << 6
+_STUB = 16
+
+
+class Processor:
+    """Tables in guest memory for the CPUs, and their registers at an image's entry.
+
+    Each IDT gate leads to a stub of its own, `push vector; out INTERRUPT_PORT, eax; add rsp, 8; iretq`. A guest may rewrite GDT and
+    IDT in place, as TamaGo does; both are ordinary memory.
+    """
+
+    def __init__(self, firmware: "Firmware") -> None:
+        self._firmware = firmware
+        computer = firmware.computer
+        end = computer.memory.end
+        tables = firmware.pages(-(-IdentityMap.size_for(end) // 4096), mt.BOOT_DATA)
+        self.map = IdentityMap(computer.memory, tables, end, computer.encryption_mask)
+        self.gdt = firmware.pages(1, mt.BOOT_DATA)
+        firmware.memory.write(self.gdt, b"".join(d.to_bytes(8, "little") for d in _DESCRIPTORS))
+        self.idt = firmware.pages(1, mt.BOOT_DATA)
+        self.stubs = firmware.pages(1, mt.BOOT_CODE)
+        for vector in range(256):
+            stub = self.stubs + _STUB * vector
+            code = b"\x68" + vector.to_bytes(4, "little") + bytes((0xE7, INTERRUPT_PORT)) + b"\x48\x83\xc4\x08\x48\xcf"
+            firmware.memory.write(stub, code)
+            gate = (
+                (stub & 0xFFFF).to_bytes(2, "little")
+                + CODE_SELECTOR.to_bytes(2, "little")
+                + b"\x00\x8e"
+                + (stub >> 16).to_bytes(6, "little")
+                + bytes(4)
+            )
+            firmware.memory.write(self.idt + 16 * vector, gate)
+        self.stack = firmware.pages(STACK_PAGES, mt.BOOT_DATA)
+        self.stack_top = self.stack + STACK_PAGES * 4096
+
+    def is_stub(self, address: int) -> bool:
+        """Whether `address` is one of the firmware's own interrupt stubs."""
+        return self.stubs <= address < self.stubs + 4096
+
+    def reset(self, cpu: Cpu) -> None:
+        """Put `cpu` into the state that the specification promises to an image, on the firmware's own stack."""
+        cpu.set_table("gdtr", self.gdt, 8 * len(_DESCRIPTORS) - 1)
+        cpu.set_table("idtr", self.idt, 4095)
+        cpu.write_msr(EFER, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+        cpu.set(reg.CR3, self.map.base)
+        cpu.set(reg.CR4, CR4_PAE | CR4_PGE | _CR4_OSFXSR | _CR4_OSXMMEXCPT | _CR4_DE | _CR4_MCE)
+        cpu.set(reg.CR0, CR0_PE | CR0_PG | CR0_WP | _CR0_MP | _CR0_NE | _CR0_ET)
+        cpu.set(reg.CS, CODE_SELECTOR)
+        for register in (reg.DS, reg.ES, reg.SS, reg.FS, reg.GS):
+            cpu.set(register, DATA_SELECTOR)
+        for register in range(16):
+            cpu.set(register, 0)
+        cpu.set(reg.RFLAGS, 2 | reg.RFLAGS_IF)
+        cpu.set(reg.FPCW, 0x037F)
+        cpu.set(reg.MXCSR, 0x1F80)
+        cpu.set(reg.RSP, self.stack_top - 64)
