@@ -39,7 +39,7 @@ class Certificate:
 
     def __init__(self, der: bytes) -> None:
         """From DER, perhaps with padding behind it; Pkcs7Error if it is no X.509 certificate."""
-        from asn1crypto import x509  # noqa: PLC0415 - start-up time
+        from asn1crypto import x509  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
 
         if len(der) > MAX_CERTIFICATE_SIZE:
             raise Pkcs7Error(f"certificate of {len(der)} bytes, at most {MAX_CERTIFICATE_SIZE} are read")
@@ -114,6 +114,17 @@ class Certificate:
         return f"<Certificate {self.common_name!r}>"
 
 
+def readable(ders: Iterable[bytes]) -> list[Certificate]:
+    """The certificates of a database; one that cannot be read is left out, for it can neither permit nor forbid."""
+    found = []
+    for der in ders:
+        try:
+            found.append(Certificate(der))
+        except Pkcs7Error:
+            continue
+    return found
+
+
 def signature_is_good(signer: Certificate, kind: str, digest: str, signature: bytes, message: bytes) -> bool:
     """Verify `signature` over `message` by `signer`'s key.
 
@@ -125,17 +136,16 @@ def signature_is_good(signer: Certificate, kind: str, digest: str, signature: by
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: PLC0415
 
     # SHA-1 still stands under certificates of 2010 and before; a signer's own digest is checked by pkcs7.
-    algorithm = {"sha1": hashes.SHA1, "sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}.get(
-        digest
-    )
+    known = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
+    algorithm = known.get(digest)
     if algorithm is None:
         return False
     try:
         key = signer.key
         if kind == "rsassa_pkcs1v15" and isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, message, padding.PKCS1v15(), algorithm())
+            key.verify(signature, message, padding.PKCS1v15(), algorithm)
         elif kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, message, ec.ECDSA(algorithm()))
+            key.verify(signature, message, ec.ECDSA(algorithm))
         else:
             return False
     except (InvalidSignature, UnsupportedAlgorithm, Pkcs7Error, ValueError):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from uefi import guids
 from uefi.security import pkcs7, signature_lists
-from uefi.security.certificates import Certificate, embedded_chain, find_chain
+from uefi.security.certificates import Certificate, embedded_chain, find_chain, readable
 from uefi.security.errors import Pkcs7Error, SecurityDataError, VerificationError, one_line
 from uefi.security.signature_lists import SignatureList
 from uefi.security.timestamps import signing_time
@@ -194,7 +194,7 @@ def spc_digest(signed: pkcs7.SignedData) -> tuple[str, bytes]:
 
     Microsoft's "Windows Authenticode Portable Executable Signature Format"; only SHA-256, 384 and 512 are accepted.
     """
-    from asn1crypto import algos, parser  # noqa: PLC0415 - start-up time
+    from asn1crypto import algos, parser  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
 
     if signed.content_type != pkcs7.SPC_INDIRECT_DATA or signed.content is None:
         raise Pkcs7Error(f"content type {signed.content_type}, wanted SpcIndirectData ({pkcs7.SPC_INDIRECT_DATA})")
@@ -211,11 +211,4 @@ def spc_digest(signed: pkcs7.SignedData) -> tuple[str, bytes]:
 
 
 def _certificates(lists: list[SignatureList]) -> list[Certificate]:
-    """The X.509 certificates of a database; one that cannot be read can neither permit nor forbid."""
-    found = []
-    for der in signature_lists.of_type(lists, guids.CERT_X509):
-        try:
-            found.append(Certificate(der))
-        except Pkcs7Error:
-            continue
-    return found
+    return readable(signature_lists.of_type(lists, guids.CERT_X509))

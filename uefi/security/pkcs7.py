@@ -112,7 +112,7 @@ class SignedData:
 
 def parse(data: bytes) -> SignedData:
     """A SignedData from DER, bare or inside a ContentInfo, perhaps with padding behind it; Pkcs7Error otherwise."""
-    from asn1crypto import cms  # noqa: PLC0415 - start-up time
+    from asn1crypto import cms  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
 
     if len(data) > MAX_SIZE:
         raise Pkcs7Error(f"PKCS#7 data of {len(data)} bytes, at most {MAX_SIZE} are read")
