@@ -1,0 +1,1 @@
+"""Boards: which devices a machine has and where they answer."""

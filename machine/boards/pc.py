@@ -1,0 +1,85 @@
+"""The PC board: the devices that EFI programs and the operating systems behind them expect, at the places of QEMU's Q35."""
+
+from collections.abc import Callable
+from typing import Any
+
+from machine.computer import Computer
+from machine.console import HostConsole
+from machine.devices import acpi_pm, debug_port, i8042, reset_control, rtc, system_control
+from machine.devices.serial16550 import Serial16550
+from machine.pci import bus as pci_bus
+from machine.pci import lpc_bridge
+from machine.pci.bus import PciBus
+from machine.pci.host_bridge import HostBridge
+
+COM1 = 0x3F8
+ECAM_BASE = 0xE000_0000
+ECAM_BUSES = 256
+
+
+def _nowhere(_level: bool) -> None:
+    """An interrupt line that nothing is connected to."""
+
+
+class PcBoard:
+    """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
+
+    def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
+        self.computer = computer
+        self.console = console
+        bus, clock = computer.bus, computer.clock
+
+        def reset() -> None:
+            end("reset")
+
+        computer.on_idle = console.flush
+        computer.input_waiting = console.pending
+        line = self._line
+        self.serial = Serial16550(console, line(4))
+        self.serial.on_poll_empty = self._input_polled
+        bus.add_ports(COM1, 8, self.serial.read, self._effect(self.serial.write))
+        self.rtc = rtc.Rtc(clock, line(8))
+        bus.add_ports(rtc.PORT, rtc.PORTS, self.rtc.read, self.rtc.write)
+        self.i8042 = i8042.I8042(reset, line(1))
+        bus.add_ports(i8042.DATA_PORT, 1, self.i8042.read_data, self.i8042.write_data)
+        bus.add_ports(i8042.COMMAND_PORT, 1, self.i8042.read_status, self.i8042.write_command)
+        self.system_control = system_control.SystemControlPortA(reset)
+        bus.add_ports(system_control.PORT, 1, self.system_control.read, self.system_control.write)
+        self.acpi_pm = acpi_pm.AcpiPm(clock, line(9), lambda: end("shutdown"))
+        bus.add_ports(acpi_pm.PM_BASE, acpi_pm.PM_PORTS, self.acpi_pm.read, self.acpi_pm.write)
+        bus.add_ports(acpi_pm.SMI_COMMAND_PORT, acpi_pm.SMI_PORTS, self.acpi_pm.read_smi, self.acpi_pm.write_smi)
+        self.post = debug_port.PostPort()
+        bus.add_ports(debug_port.POST_PORT, 1, self.post.read, self.post.write)
+        self.lpc = lpc_bridge.LpcBridge(self.set_irq, self.set_irq, acpi_pm.PM_BASE)
+        self.pci = PciBus(bus, self.lpc.set_pirq)
+        self.reset_control = reset_control.ResetControl(lambda _cold: reset())
+        bus.add_ports(pci_bus.ADDRESS_PORT, 1, self.pci.read_address, self.pci.write_address)
+        bus.add_ports(pci_bus.DATA_PORT, pci_bus.DATA_PORTS, self.pci.read_data, self.pci.write_data)
+        bus.add_ports(reset_control.PORT, 1, self.reset_control.read, self.reset_control.write)
+        self.pci.add(HostBridge(ECAM_BASE, ECAM_BUSES), 0)
+        self.pci.add(self.lpc, lpc_bridge.SLOT)
+        bus.add_mmio(ECAM_BASE, ECAM_BUSES << 20, self.pci.read_ecam, self.pci.write_ecam)
+
+    def _line(self, irq: int) -> Callable[[bool], None]:
+        return lambda level: self.set_irq(irq, level)
+
+    def set_irq(self, irq: int, level: bool) -> None:
+        """Drive an interrupt line (GSI)."""
+
+    def _input_polled(self) -> None:
+        if self.console.dirty:
+            self.console.flush()
+        self.computer.idle.input_poll()
+
+    def _effect(self, write: Callable[..., None]) -> Callable[..., None]:
+        effect = self.computer.idle.effect
+
+        def wrapped(*arguments: Any) -> None:
+            effect()
+            write(*arguments)
+
+        return wrapped
+
+    def input_arrived(self) -> None:
+        """New console input: devices that interrupt for it do so. On the engine thread."""
+        self.serial.input_available()
