@@ -1,0 +1,172 @@
+"""All interrupt controllers of the machine and the wires between them: 8259 pair, I/O APIC, a local APIC per processor.
+
+Devices drive lines and send messages; the run loop asks what a processor has to take.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from machine.interrupts.i8259 import I8259Pair
+from machine.interrupts.io_apic import PINS, IoApic
+from machine.interrupts.local_apic import BROADCAST, FIXED, INIT, LOWEST_PRIORITY, NMI, STARTUP, Ipi, LocalApic
+
+if TYPE_CHECKING:
+    from machine.clock import Clock
+    from machine.cpu import Cpu
+
+ISA_LINES = 16
+TIMER_GSI = 2
+"""Where IRQ 0 arrives at the I/O APIC: the interrupt source override that the MADT must state."""
+
+_MSI_BASE = 0xFEE0_0000
+
+
+class InterruptController:
+    """`cpus` processors. `wake(index)` is called when a processor that had nothing to take has something.
+
+    INIT and start-up IPIs call `on_init(index)` and `on_startup(index, vector)`, which the machine sets; an INIT has
+    reset the processor's local APIC by then.
+    """
+
+    def __init__(self, clock: "Clock", cpus: int = 1, wake: Callable[[int], None] | None = None) -> None:
+        self._wake = wake if wake is not None else lambda _: None
+        self.on_init: Callable[[int], None] = lambda _: None
+        self.on_startup: Callable[[int, int], None] = lambda _index, _vector: None
+        self.pic = I8259Pair(self._extint_raised)
+        self.io_apic = IoApic(self._send)
+        self.local_apics = [
+            LocalApic(index, clock, self._send, self.io_apic.end_of_interrupt, self._wake) for index in range(cpus)
+        ]
+
+    # What devices use
+
+    def set_irq(self, irq: int, level: bool) -> None:
+        """Drive ISA IRQ 0 to 15 (at the 8259 pair and the I/O APIC alike; IRQ 0 is GSI 2 there), or GSI 16 to 23."""
+        if irq < ISA_LINES:
+            self.pic.set_line(irq, level)
+            if irq == TIMER_GSI:
+                return  # the cascade; its I/O APIC input is the timer's
+            if irq == 0:
+                irq = TIMER_GSI
+        if irq < PINS:
+            self.io_apic.set_line(irq, level)
+
+    def set_pic_line(self, irq: int, level: bool) -> None:
+        """Drive IRQ 0 to 15 at the 8259 pair only, where PCI interrupts are routed to by the LPC bridge."""
+        self.pic.set_line(irq, level)
+
+    def line(self, irq: int) -> Callable[[bool], None]:
+        """The interrupt line of a device: `set_irq` for one IRQ or GSI."""
+        return partial(self.set_irq, irq)
+
+    def deliver_msi(self, address: int, data: int) -> bool:
+        """A message-signalled interrupt (SDM volume 3, 11.11). False when `address` is not one of the local APICs'."""
+        if address & ~0xFFFFF != _MSI_BASE:
+            return False
+        destination = address >> 12 & 0xFF
+        mode = data >> 8 & 7
+        if address & 0x8 and mode == FIXED:  # redirection hint: one of those named
+            mode = LOWEST_PRIORITY
+        level = bool(data & 0x8000)
+        if level and not data & 0x4000:
+            return True  # a level de-assertion carries nothing
+        logical = bool(address & 0x4)
+        self._send(Ipi(mode, data & 0xFF, BROADCAST if destination == 0xFF else destination, logical, level), None)
+        return True
+
+    # What the run loop uses
+
+    def has_work(self, cpu: int) -> bool:
+        """True when processor `cpu` has an NMI or an interrupt to take (if its flags let it)."""
+        apic = self.local_apics[cpu]
+        return apic.ready or apic.nmi_pending or (self.pic.output and apic.takes_extint)
+
+    def pending_vector(self, cpu: int) -> int | None:
+        """The vector of the maskable interrupt that `acknowledge` would give, None when there is none."""
+        apic = self.local_apics[cpu]
+        if apic.ready:
+            return apic.pending()
+        return self.pic.pending_vector() if self.pic.output and apic.takes_extint else None
+
+    def acknowledge(self, cpu: int) -> int | None:
+        """Take the pending maskable interrupt: its vector is now in service. None when there is none."""
+        apic = self.local_apics[cpu]
+        if apic.ready:
+            return apic.acknowledge()
+        return self.pic.acknowledge() if self.pic.output and apic.takes_extint else None
+
+    def take_nmi(self, cpu: int) -> bool:
+        """True, once, when an NMI is pending for processor `cpu`."""
+        apic = self.local_apics[cpu]
+        pending, apic.nmi_pending = apic.nmi_pending, False
+        return pending
+
+    def send_nmi(self, cpu: int) -> None:
+        """Raise an NMI at processor `cpu`."""
+        self.local_apics[cpu].accept_nmi()
+
+    # Guest accesses to the local APIC; the I/O APIC and the 8259s have handlers of their own
+
+    def read_local_apic(self, cpu: "Cpu", offset: int, size: int) -> int:
+        """MMIO read from the local APIC's page: every processor sees its own."""
+        return self.local_apics[cpu.index].read(offset, size)
+
+    def write_local_apic(self, cpu: "Cpu", offset: int, size: int, value: int) -> None:
+        """MMIO write to the local APIC's page."""
+        self.local_apics[cpu.index].write(offset, size, value)
+
+    def read_msr(self, cpu: "Cpu", msr: int) -> int | None:
+        """RDMSR of 0x1B, 0x6E0 or 0x800 to 0x8FF; None is #GP(0)."""
+        return self.local_apics[cpu.index].read_msr(msr)
+
+    def write_msr(self, cpu: "Cpu", msr: int, value: int) -> bool:
+        """WRMSR of the same; False is #GP(0)."""
+        return self.local_apics[cpu.index].write_msr(msr, value)
+
+    # State
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for `load`."""
+        return {
+            "pic": self.pic.save(),
+            "io_apic": self.io_apic.save(),
+            "local_apics": [apic.save() for apic in self.local_apics],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over the saved state of as many processors. Load the clock before and the devices after."""
+        self.pic.load(state["pic"])
+        self.io_apic.load(state["io_apic"])
+        for apic, saved in zip(self.local_apics, state["local_apics"], strict=True):
+            apic.load(saved)
+
+    # Between the controllers
+
+    def _extint_raised(self) -> None:
+        for apic in self.local_apics:
+            if apic.takes_extint:
+                self._wake(apic.index)
+
+    def _send(self, ipi: Ipi, exclude: int | None) -> None:
+        targets = [
+            apic for apic in self.local_apics if apic.index != exclude and apic.matches(ipi.destination, ipi.logical)
+        ]
+        if ipi.mode == FIXED:
+            for apic in targets:
+                apic.accept(ipi.vector, ipi.level_triggered)
+        elif ipi.mode == LOWEST_PRIORITY:
+            able = [apic for apic in targets if apic.enabled]
+            if able:
+                chosen = min(able, key=lambda apic: apic.processor_priority)
+                chosen.accept(ipi.vector, ipi.level_triggered)
+        elif ipi.mode == NMI:
+            for apic in targets:
+                apic.accept_nmi()
+        elif ipi.mode == INIT:
+            for apic in targets:
+                apic.initialize()
+                self.on_init(apic.index)
+        elif ipi.mode == STARTUP:
+            for apic in targets:
+                self.on_startup(apic.index, ipi.vector)
