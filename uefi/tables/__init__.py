@@ -1,0 +1,1 @@
+"""Configuration tables that the firmware leaves in guest memory: ACPI, SMBIOS."""
