@@ -51,6 +51,8 @@ MACHINE_NAMES: Final = {
 
 RELOCS_STRIPPED: Final = 0x0001
 """IMAGE_FILE_RELOCS_STRIPPED, a bit of PeImage.characteristics."""
+DYNAMIC_BASE: Final = 0x0040
+"""IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE, a bit of PeImage.dll_characteristics."""
 DIRECTORY_SECURITY: Final = 4
 DIRECTORY_BASERELOC: Final = 5
 
@@ -173,13 +175,15 @@ class PeImage:
     def needs_preferred_base(self) -> bool:
         """Whether the image works at `image_base` only.
 
-        True without relocations: TamaGo clears RELOCS_STRIPPED, yet its code cannot be moved. Linux kernels are the
-        exception: no relocations, the flag clear and an ImageBase of 0, where no image can lie, say that the code is
-        position independent.
+        True without relocations: TamaGo clears RELOCS_STRIPPED, yet its code cannot be moved. With the flag clear, two
+        kinds of image have no relocations because they need none: those with DYNAMIC_BASE set (a small program by lld
+        at its usual base of 5 GiB), and those with an ImageBase near 0, where no image can lie (Linux, edk2's tools).
         """
         if self.relocatable:
             return False
-        return bool(self.characteristics & RELOCS_STRIPPED) or self.image_base >= _LOWEST_PREFERRED_BASE
+        if self.characteristics & RELOCS_STRIPPED:
+            return True
+        return self.image_base >= _LOWEST_PREFERRED_BASE and not self.dll_characteristics & DYNAMIC_BASE
 
     def load_into(self, buffer: memoryview, base: int) -> int:
         """Write headers and sections into `buffer`, relocated for address `base`; returns how many addresses changed.
@@ -345,14 +349,15 @@ def _check_sections(image: PeImage) -> None:
         end = section.rva + section.virtual_size
         if section.virtual_size and end > image.size_of_image:
             raise DamagedImageError(
-                f'section "{section.name}" ends at RVA {end:#x}, outside the image (SizeOfImage {image.size_of_image:#x})'
+                f'section "{section.name}" ends at RVA {end:#x}, outside the image '
+                f"(SizeOfImage {image.size_of_image:#x})"
             )
     occupied = sorted((s for s in image.sections if s.virtual_size), key=lambda s: s.rva)
     for lower, upper in itertools.pairwise(occupied):
         if upper.rva < lower.rva + lower.virtual_size:
             raise DamagedImageError(
-                f'sections "{lower.name}" (RVA {lower.rva:#x} to {lower.rva + lower.virtual_size:#x}) and "{upper.name}" '
-                f"(from RVA {upper.rva:#x}) overlap in memory"
+                f'sections "{lower.name}" (RVA {lower.rva:#x} to {lower.rva + lower.virtual_size:#x}) '
+                f'and "{upper.name}" (from RVA {upper.rva:#x}) overlap in memory'
             )
 
 

@@ -32,7 +32,6 @@ def apply(image: memoryview, directory_rva: int, directory_size: int, delta: int
         raise DamagedImageError(
             f"base relocations at RVA {directory_rva:#x} to {end:#x} lie outside the image of {len(image):#x} bytes"
         )
-    delta &= _MASK64
     quads = image[: len(image) & ~7].cast("Q")
     changed = 0
     position = directory_rva

@@ -57,6 +57,7 @@ def build(
     magic: int = 0x20B,
     subsystem: int = 10,
     characteristics: int = 0x0022,
+    dll_characteristics: int = 0,
     section_alignment: int = 0x1000,
     file_alignment: int = 0x200,
     pe_offset: int = 0x80,
@@ -140,7 +141,7 @@ def build(
         *(magic, 14, 0, 0, 0, 0, first_rva if entry_rva is None else entry_rva, first_rva),
         *(image_base, section_alignment, file_alignment, 0, 0, 0, 0, 0, 0, 0),
         *(_align(image_end, section_alignment) if size_of_image is None else size_of_image, headers_size, 0),
-        *(subsystem, 0, 0x10000, 0x10000, 0x10000, 0x10000, 0, directory_count),
+        *(subsystem, dll_characteristics, 0x10000, 0x10000, 0x10000, 0x10000, 0, directory_count),
     )
     for index in range((optional_header_size - 112) // 8):
         head += struct.pack("<II", *entries.get(index, (0, 0)))

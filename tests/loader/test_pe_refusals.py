@@ -102,8 +102,8 @@ WHOLE = build([SectionSpec(".text", b"t" * 0x200), SectionSpec(".data", b"d" * 0
         (2, "truncated: the DOS header at file offset 0x0 to 0x40, the file ends at 0x2"),
         (0x40, "the DOS stub points to a PE header at 0x80, the file ends at 0x40"),
         (0x90, "truncated: the PE header at file offset 0x80 to 0x9a, the file ends at 0x90"),
-        (0x1A0, "truncated: the section table at file offset 0x188 to 0x1d8, the file ends at 0x1a0"),
-        (0x1E0, "truncated: the headers at file offset 0x0 to 0x200, the file ends at 0x1e0"),
+        (0x1D7, "truncated: the section table at file offset 0x188 to 0x1d8, the file ends at 0x1d7"),
+        (0x1FF, "truncated: the headers at file offset 0x0 to 0x200, the file ends at 0x1ff"),
         (0x300, 'truncated: section ".text" at file offset 0x200 to 0x400, the file ends at 0x300'),
         (0x5FF, 'truncated: section ".data" at file offset 0x400 to 0x600, the file ends at 0x5ff'),
     ],
@@ -154,8 +154,8 @@ TWO = [SectionSpec(".text", b"t", rva=0x1000, virtual_size=0x1001), SectionSpec(
         (build(section_count=257), "the image has 257 sections, want 1 to 256"),
         (build(optional_header_size=64), "the optional header has 64 bytes, want at least 112"),
         (
-            build(optional_header_size=144),
-            "the image names 16 data directories, its optional header has room for 4",
+            build(optional_header_size=144, directory_count=5),
+            "the image names 5 data directories, its optional header has room for 4",
         ),
         (
             build(directories={5: (0x1800, 0x801)}),

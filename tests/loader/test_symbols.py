@@ -29,7 +29,7 @@ def go_image(table: bytes, name: str = ".gopclntab") -> bytes:
     return build(
         [
             SectionSpec(".note", b"note", characteristics=RODATA),
-            SectionSpec(".text", b"\xc3" * END),
+            SectionSpec(".text", b"\xc3" * (END + 0x20)),
             SectionSpec(name, table, characteristics=RODATA),
         ],
         entry_rva=0x2000,
@@ -51,7 +51,8 @@ def test_tamagos_table_is_found_by_its_long_section_name_and_its_code_by_the_tex
 @pytest.mark.parametrize("magic", [0xFFFFFFFB, 0xFFFFFFFA, *MODERN])
 @pytest.mark.parametrize("section", [".gopclntab", ".data.rel.ro.gopclntab", ".rdata"])
 def test_every_layout_is_read_wherever_it_lies(magic: int, section: str) -> None:
-    text = BASE + 0x2000
+    # Not where the section starts: the table's own textStart counts.
+    text = BASE + 0x2020
     moved = [(name, offset if magic in MODERN else offset + text) for name, offset in FUNCTIONS]
     table = build_gopclntab(moved, END if magic in MODERN else text + END, magic=magic, text_start=text)
     if section == ".rdata":
