@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tree_operations import OPERATIONS, Operation, apply, contents
 
 from images.errors import (
     AccessDenied,
     DeviceFailure,
     DirectoryNotEmpty,
-    FileSystemError,
     ImageError,
     InvalidName,
     IsADirectory,
@@ -350,56 +349,9 @@ def test_names_beyond_ascii(folder: Path) -> None:
         root.open("lone\ud800", create=True, write=True)
 
 
-NAMES = st.sampled_from(["a", "B", "c.txt", "A", "C.TXT", "ä", "Ä"])
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(["create", "mkdir", "write", "resize", "delete", "rename", "read"]),
-        st.lists(NAMES, min_size=1, max_size=3),
-        st.lists(NAMES, min_size=1, max_size=3),
-        st.integers(0, 140_000),
-        st.binary(max_size=300),
-    ),
-    max_size=30,
-)
-
-
-def model_of(directory: File) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for info in directory.entries():
-        if info.name not in {".", ".."}:
-            node = directory.open(info.name)
-            found[info.name.upper()] = model_of(node) if node.is_dir else node.read(0, info.size)
-    return found
-
-
-def apply(root: File, operation: tuple[str, list[str], list[str], int, bytes]) -> object:
-    kind, parts, others, number, data = operation
-    path = "\\" + "\\".join(parts)
-    try:
-        if kind == "create":
-            root.open(path, write=True, create=True)
-        elif kind == "mkdir":
-            root.open(path, write=True, create=True, attributes=DIRECTORY)
-        elif kind == "read":
-            return root.open(path).read(number, 1000)
-        elif kind == "write":
-            root.open(path, write=True).write(number, data)
-        elif kind == "resize":
-            root.open(path, write=True).set_info(size=number)
-        elif kind == "delete":
-            root.open(path, write=True).delete()
-        else:
-            root.open(path, write=True).set_info(name="\\" + "\\".join(others))
-    except (FileSystemError, DeviceFailure) as error:
-        return type(error)
-    return None
-
-
 @settings(max_examples=150, deadline=None)
 @given(OPERATIONS)
-def test_overlay_and_host_behave_alike(
-    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, list[str], list[str], int, bytes]]
-) -> None:
+def test_overlay_and_host_behave_alike(tmp_path_factory: pytest.TempPathFactory, operations: list[Operation]) -> None:
     """The host's own file system is the model: what write-through does there, the overlay does in memory."""
     real, shown = tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("shown")
     for path in (real, shown):
@@ -410,8 +362,8 @@ def test_overlay_and_host_behave_alike(
     through, overlay = HostFolder(real, write_through=True), HostFolder(shown)
     for operation in operations:
         assert apply(overlay.root(), operation) == apply(through.root(), operation), operation
-    assert model_of(overlay.root()) == model_of(through.root()) == model_of(HostFolder(real).root())
+    assert contents(overlay.root()) == contents(through.root()) == contents(HostFolder(real).root())
     assert snapshot(shown) == before
     again = HostFolder(shown)
     again.load(overlay.save())
-    assert model_of(again.root()) == model_of(overlay.root())
+    assert contents(again.root()) == contents(overlay.root())
