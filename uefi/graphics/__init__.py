@@ -1,0 +1,1 @@
+"""The display: a framebuffer in guest memory, block transfers, screenshots."""
