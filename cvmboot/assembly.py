@@ -6,22 +6,34 @@ from pathlib import Path
 
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.options import RunOptions
+from cvmboot.storage import REMOVABLE_PATH, add_esp, add_image_alone
+from machine.boards import pc
 from machine.boards.pc import PcBoard
 from machine.clock import RealClock, VirtualClock
 from machine.computer import Computer
 from machine.console import HostConsole
 from machine.errors import MachineError
+from uefi.device_path import nodes
+from uefi.device_path import path as device_path
 from uefi.firmware import Firmware, Outcome
+from uefi.platform import Platform
 from uefi.status import EfiError, status_name
+from uefi.tables.acpi import AcpiSettings
+from uefi.tables.install import install_acpi, install_memory_attributes, install_smbios
+from uefi.tables.smbios import SmbiosSettings
+from uefi.variables.store import VariableStore
 
 
 class Assembly:
     """One machine, ready to run: `computer.run()` on one thread gives an `uefi.firmware.Outcome`."""
 
-    def __init__(self, computer: Computer, board: PcBoard, firmware: Firmware, console: HostConsole) -> None:
+    def __init__(
+        self, computer: Computer, board: PcBoard, firmware: Firmware, platform: Platform, console: HostConsole
+    ) -> None:
         self.computer = computer
         self.board = board
         self.firmware = firmware
+        self.platform = platform
         self.console = console
 
     def close(self) -> None:
@@ -58,15 +70,46 @@ def assemble(options: RunOptions, console: HostConsole, warn: Callable[[str], No
         raise CvmbootError(str(error)) from None
     board = PcBoard(computer, console, lambda kind: computer.finish(Outcome(kind)))
     firmware = Firmware(computer, warn)
-    return Assembly(computer, board, firmware, console)
+    firmware.variables = VariableStore()
+    platform = Platform(firmware, console)
+    platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
+    install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
+    install_smbios(firmware, _smbios(computer, options.cpus))
+    install_memory_attributes(firmware)
+    return Assembly(computer, board, firmware, platform, console)
+
+
+def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:
+    ram = [(0, computer.memory.low_size)]
+    if computer.memory.high_size:
+        ram.append((1 << 32, computer.memory.high_size))
+    eax, _, _, edx = computer.cpuid(computer.engine.cpus[0], 1, 0)
+    name = b"".join(
+        word.to_bytes(4, "little")
+        for leaf in range(0x80000002, 0x80000005)
+        for word in computer.cpuid(computer.engine.cpus[0], leaf, 0)
+    )
+    return SmbiosSettings(
+        ram=ram,
+        cpus=cpus,
+        processor_version=name.rstrip(b"\0").decode(),
+        processor_id=edx << 32 | eax,
+        speed_mhz=computer.clock.tsc_frequency // 1_000_000,
+    )
 
 
 def start(assembly: Assembly, image: Path, options: RunOptions) -> None:
     """Load the image and point the machine at it. CvmbootError with the reason if the image is refused."""
     data = read_image(image)
+    platform = assembly.platform
+    if options.esp is not None:
+        volume = add_esp(platform, options.esp, write=options.esp_write)
+    else:
+        volume = add_image_alone(platform, image)
+    path = device_path.append(volume.path, device_path.join(nodes.file_path(REMOVABLE_PATH)))
     load_options = (options.args + "\0").encode("utf-16-le") if options.args else b""
     try:
-        assembly.firmware.start(memoryview(data), image.name, None, 0, 0, load_options)
+        assembly.firmware.start(memoryview(data), image.name, path, volume.handle, len(volume.path) - 4, load_options)
     except EfiError as error:
         reason = assembly.firmware.images.problem or f"refused with {status_name(error.status)}"
         raise CvmbootError(f"{image}: {reason}") from None

@@ -48,7 +48,11 @@ class Configuration:
 
     def save(self) -> dict[str, Any]:
         """Plain data for a snapshot."""
-        return {"tables": {str(guid): at for guid, at in self._tables.items()}, "array": self._array, "room": self._room}
+        return {
+            "tables": {str(guid): at for guid, at in self._tables.items()},
+            "array": self._array,
+            "room": self._room,
+        }
 
 
 class SystemTable(Interface):

@@ -46,9 +46,7 @@ class Service:
         self.handler = slot.handler
         self.masks = slot.signature.masks
         self.count = len(self.masks)
-        self.narrow = tuple(
-            (n, mask) for n, mask in enumerate(self.masks) if mask != 0xFFFF_FFFF_FFFF_FFFF
-        )
+        self.narrow = tuple((n, mask) for n, mask in enumerate(self.masks) if mask != 0xFFFF_FFFF_FFFF_FFFF)
         first = 0 if slot.signature.static else 1
         self.pointers = tuple(first + n for n, kind in enumerate(slot.signature.kinds) if kind == "guid")
         self.runtime = runtime

@@ -68,9 +68,7 @@ class Events:
         self.waiting_above = 0
         """The highest TPL with a pending notification; 0 if there is none."""
 
-    def create(
-        self, kind: int, tpl: int = 0, notify: int = 0, context: int = 0, group: Guid | None = None
-    ) -> int:
+    def create(self, kind: int, tpl: int = 0, notify: int = 0, context: int = 0, group: Guid | None = None) -> int:
         """CreateEvent(Ex): the new event. EfiError(INVALID_PARAMETER) for a bad type, TPL or a missing function."""
         if kind not in _KNOWN or (group is not None and kind in _GROUP_OF):
             raise EfiError(Status.INVALID_PARAMETER)

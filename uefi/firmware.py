@@ -192,7 +192,10 @@ class Firmware:
             return False
         if target is None and fault.vector == exceptions.DOUBLE_FAULT:
             return False
-        if target is None and exceptions.gate_target(self.computer.linear(cpu), cpu, exceptions.DOUBLE_FAULT) is not None:
+        if (
+            target is None
+            and exceptions.gate_target(self.computer.linear(cpu), cpu, exceptions.DOUBLE_FAULT) is not None
+        ):
             return False
         self.crash(cpu, exceptions.describe(fault), fault)
         return True
@@ -205,7 +208,9 @@ class Firmware:
 
     # -- the first image
 
-    def start(self, data: bytes | memoryview, name: str, path: bytes | None, device: int, used: int, options: bytes) -> Image:
+    def start(
+        self, data: bytes | memoryview, name: str, path: bytes | None, device: int, used: int, options: bytes
+    ) -> Image:
         """Load the first image and point the boot processor at it. EfiError, with `images.problem` saying why, if refused."""
         status, image = self.images.load(data, self.images.firmware_handle, path, (device, used), name)
         if status or image is None:

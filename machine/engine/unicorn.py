@@ -167,7 +167,10 @@ class UnicornCpu:
         record = abi.Mmr(selector, base, limit, 0x8B00 if name == "tr" else 0)
         self._lib.reg_write(self.handle, self._TABLES[name], ctypes.addressof(record))
 
-    _VECTORS = (*((f"xmm{n}", abi.REG_XMM0 + n, 16) for n in range(16)), *((f"fp{n}", abi.REG_FP0 + n, 10) for n in range(8)))
+    _VECTORS = (
+        *((f"xmm{n}", abi.REG_XMM0 + n, 16) for n in range(16)),
+        *((f"fp{n}", abi.REG_FP0 + n, 10) for n in range(8)),
+    )
     _SCALARS = (reg.FS_BASE, reg.GS_BASE, reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG)
 
     def save(self) -> dict[str, Any]:

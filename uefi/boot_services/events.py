@@ -53,7 +53,8 @@ class EventServices(BootServicesPart):
         return Status.SUCCESS
 
     @function(
-        0x170, "CreateEventEx(u32 Type, u64 NotifyTpl, ptr NotifyFunction, ptr NotifyContext, guid EventGroup, ptr Event)"
+        0x170,
+        "CreateEventEx(u32 Type, u64 NotifyTpl, ptr NotifyFunction, ptr NotifyContext, guid EventGroup, ptr Event)",
     )
     def create_event_ex(
         self, cpu: Cpu, kind: int, tpl: int, notify: int, context: int, group: Guid | None, result: int

@@ -50,7 +50,9 @@ class MemoryServices(BootServicesPart):
         self.firmware.memory_map.free(address, pages)
         return Status.SUCCESS
 
-    @function(0x38, "GetMemoryMap(ptr MemoryMapSize, ptr MemoryMap, ptr MapKey, ptr DescriptorSize, ptr DescriptorVersion)")
+    @function(
+        0x38, "GetMemoryMap(ptr MemoryMapSize, ptr MemoryMap, ptr MapKey, ptr DescriptorSize, ptr DescriptorVersion)"
+    )
     def get_memory_map(self, cpu: Cpu, size_at: int, buffer: int, key_at: int, stride_at: int, version_at: int) -> int:
         """The map and its key; BUFFER_TOO_SMALL with the size that is wanted."""
         need(size_at)

@@ -76,9 +76,7 @@ class OpeningServices(BootServicesPart):
                 return self._open_exclusively(protocol, handle, guid, agent, controller, attributes, result)
         return self._grant(protocol, handle, guid, agent, controller, attributes, result)
 
-    def _conflict(
-        self, protocol: Protocol, agent: int, controller: int, attributes: int, result: int
-    ) -> int | None:
+    def _conflict(self, protocol: Protocol, agent: int, controller: int, attributes: int, result: int) -> int | None:
         """The status that forbids an opening by driver or exclusively, if there is one (UEFI 2.10, table 7.5)."""
         for entry in protocol.opens:
             if (entry.agent, entry.controller) == (agent, controller) and entry.attributes == attributes:

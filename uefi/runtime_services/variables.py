@@ -80,7 +80,9 @@ class VariableServices(RuntimeServicesPart):
         0x80,
         "QueryVariableInfo(u32 Attributes, ptr MaximumVariableStorageSize, ptr RemainingVariableStorageSize, ptr MaximumVariableSize)",
     )
-    def query_variable_info(self, cpu: Cpu, attributes: int, maximum_at: int, remaining_at: int, largest_at: int) -> int:
+    def query_variable_info(
+        self, cpu: Cpu, attributes: int, maximum_at: int, remaining_at: int, largest_at: int
+    ) -> int:
         """Room for variables of such attributes."""
         if not maximum_at or not remaining_at or not largest_at:
             raise EfiError(Status.INVALID_PARAMETER)

@@ -1,0 +1,40 @@
+"""A volume that lives in memory, with single host files put into it: what a guest sees of the host is what it was given."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from images.cow import Budget
+from images.errors import NotFound
+from images.folder_node import BLOCK_SIZE, FolderNode
+from images.host_folder import DEFAULT_CAPACITY, HostFolder
+from images.tree import DIRECTORY, fold
+
+
+class MemoryFolder(HostFolder):
+    """A FileSystem (images.tree) that starts empty. Changes stay in memory; host files put in are never changed."""
+
+    def __init__(
+        self, *, capacity: int = DEFAULT_CAPACITY, label: str = "CVMBOOT", now: Callable[[], int] = time.time_ns
+    ) -> None:
+        """`capacity`: bytes of memory that changes may take; `now`: ns since 1970 for the times of changed files."""
+        self.path = ""
+        self.read_only = False
+        self.write_through = False
+        self.block_size = BLOCK_SIZE
+        self.budget = Budget(capacity)
+        self.now = now
+        self._label = label
+        self.root_node = FolderNode(self, None, "", None, True)
+
+    def put(self, path: str, host: str | os.PathLike[str]) -> None:
+        """Show the host's file `host` as `path` (backslashes), making directories. Raises NotFound if it is no file."""
+        real = os.path.realpath(host)
+        if not Path(real).is_file():
+            raise NotFound(f"{host}: not a file that can be read")
+        *parts, name = [part for part in path.split("\\") if part]
+        node = self.root_node
+        for part in parts:
+            node = node.child(part) or node.create(part, DIRECTORY)
+        node.adopt(FolderNode(self, node, name, real, False))

@@ -1,0 +1,95 @@
+"""The platform behind the firmware: which handles exist, with which device paths and protocols, before an image starts."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from images.block import BlockDevice
+from images.tree import FileSystem
+from machine.console import HostConsole
+from uefi import guids
+from uefi.console.keyboard import Keyboard
+from uefi.console.text_screen import TextScreen
+from uefi.device_path import nodes
+from uefi.device_path import path as device_path
+from uefi.device_path.nodes import Node
+from uefi.protocols.block_io import BlockIo, DiskIo
+from uefi.protocols.serial_io import SerialIo
+from uefi.protocols.simple_file_system import SimpleFileSystem
+from uefi.protocols.simple_text_input import SimpleTextInput
+from uefi.protocols.simple_text_input_ex import SimpleTextInputEx
+from uefi.protocols.simple_text_output import SimpleTextOutput
+
+if TYPE_CHECKING:
+    from uefi.firmware import Firmware
+
+PCI_ROOT = nodes.pci_root()
+_LPC = nodes.pci(0x1F, 0)
+_COM1 = nodes.acpi("PNP0501", 0)
+
+
+class Volume:
+    """A device with a file system: what the boot manager looks at."""
+
+    def __init__(self, handle: int, path: bytes, file_system: FileSystem) -> None:
+        self.handle = handle
+        self.path = path
+        self.file_system = file_system
+
+
+class Platform:
+    """Installs devices and consoles on the firmware's handles."""
+
+    def __init__(self, firmware: "Firmware", console: HostConsole) -> None:
+        self.firmware = firmware
+        self.console = console
+        self.volumes: list[Volume] = []
+        self.console_path = device_path.join(PCI_ROOT, _LPC, _COM1, nodes.uart(115_200))
+
+    def add(self, path: bytes) -> int:
+        """A new handle with a device path."""
+        address = self.firmware.pool(len(path))
+        self.firmware.memory.write(address, path)
+        return self.firmware.handles.install(None, guids.DEVICE_PATH_PROTOCOL, address)
+
+    def add_consoles(self, *, ansi: bool, terminal: tuple[int, int] | None) -> TextScreen:
+        """ConIn, ConOut and StdErr on the serial terminal, and the serial port itself."""
+        firmware = self.firmware
+        screen = TextScreen(self.console.write, ansi=ansi, terminal=terminal)
+        keyboard = Keyboard(self.console, firmware.clock.now)
+        handle = self.add(self.console_path)
+        text_out = SimpleTextOutput(firmware, screen)
+        text_in = SimpleTextInput(firmware, keyboard)
+        handles = firmware.handles
+        handles.install(handle, guids.SIMPLE_TEXT_OUTPUT_PROTOCOL, text_out)
+        handles.install(handle, guids.SIMPLE_TEXT_INPUT_PROTOCOL, text_in)
+        handles.install(handle, guids.SIMPLE_TEXT_INPUT_EX_PROTOCOL, SimpleTextInputEx(firmware, keyboard))
+        serial = self.add(device_path.join(PCI_ROOT, _LPC, _COM1))
+        handles.install(serial, guids.SERIAL_IO_PROTOCOL, SerialIo(firmware, self.console))
+        output = (handle, text_out.address)
+        firmware.system_table.set_consoles((handle, text_in.address), output, output)
+        return screen
+
+    def add_file_system(self, file_system: FileSystem, node: Node) -> Volume:
+        """A volume that is not on a block device: a host's folder."""
+        path = device_path.join(PCI_ROOT, node)
+        handle = self.add(path)
+        self.firmware.handles.install(
+            handle, guids.SIMPLE_FILE_SYSTEM_PROTOCOL, SimpleFileSystem(self.firmware, file_system)
+        )
+        volume = Volume(handle, path, file_system)
+        self.volumes.append(volume)
+        return volume
+
+    def add_block_device(
+        self, device: BlockDevice, path: bytes, partition: bool, open_volume: Callable[[BlockDevice], FileSystem | None]
+    ) -> int:
+        """A disk or partition, with a file system if `open_volume` finds one on it."""
+        firmware = self.firmware
+        handle = self.add(path)
+        firmware.handles.install(handle, guids.BLOCK_IO_PROTOCOL, BlockIo(firmware, device, partition))
+        firmware.handles.install(handle, guids.DISK_IO_PROTOCOL, DiskIo(firmware, device))
+        file_system = open_volume(device)
+        if file_system is not None:
+            firmware.handles.install(handle, guids.SIMPLE_FILE_SYSTEM_PROTOCOL, SimpleFileSystem(firmware, file_system))
+            self.volumes.append(Volume(handle, path, file_system))
+        return handle
