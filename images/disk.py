@@ -93,13 +93,14 @@ class Disk:
         table = _mbr_of(device)
         protective = table is not None and table.protective
         # A FAT boot sector's code may look like partition records; the MBR of a disk never looks like a FAT volume.
-        ordinary = bool(table is not None and table.partitions) or looks_like_fat(device)
+        is_fat = looks_like_fat(device)
+        ordinary = is_fat or (table is not None and bool(table.partitions))
         # A GPT without its protective MBR is none when the MBR has partitions of its own (UEFI 2.10, 5.2.3).
-        if gpt.has_gpt(device) and (protective or not ordinary):
+        if (protective and not is_fat) or (gpt.has_gpt(device) and (protective or not ordinary)):
             self._take_gpt(gpt.read_gpt(device), protective)
         elif _is_pure_cd(device):
             self._take_el_torito()
-        elif table is not None and table.partitions and not looks_like_fat(device):
+        elif table is not None and table.partitions and not is_fat:
             self._take_mbr(table)
 
     def _take_gpt(self, table: gpt.Gpt, protected: bool) -> None:
