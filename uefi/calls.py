@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
 from machine.cpu import Cpu
+from machine.errors import BadAddress
 from uefi.dispatcher import RETURN_PORT, Service
 from uefi.interface import Dispatch, GuestCall
 from uefi.status import EfiError, Status
@@ -145,6 +146,9 @@ class Calls:
             return
         except EfiError as error:
             self.finish(cpu, record, error.status)
+            return
+        except BadAddress:
+            self.finish(cpu, record, Status.INVALID_PARAMETER)
             return
         if isinstance(wish, GuestCall):
             self.invoke(cpu, record.rsp, wish.target, wish.arguments)

@@ -25,7 +25,6 @@ from uefi.runtime_services import RuntimeServices
 from uefi.status import EfiError, Status
 
 LOW_RAM_END = 0xA0000
-UNSPECIFIED_TIME_ZONE = 0x7FF
 
 
 class Outcome:
@@ -60,7 +59,7 @@ class Firmware:
         self.virtual_map: list[tuple[int, int, int]] | None = None
         self.converting = False
         self.time_offset = 0
-        self.time_zone = UNSPECIFIED_TIME_ZONE
+        self.time_zone = 0
         self.daylight = 0
         self._monotonic = 0
         self.variables: Any = None

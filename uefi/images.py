@@ -139,7 +139,7 @@ class Images:
     def _name(path: bytes | None) -> str:
         from uefi.device_path import to_text  # noqa: PLC0415
 
-        return to_text.convert(path) if path else "(memory)"
+        return to_text.path_to_text(path) if path else "(memory)"
 
     def _describe(
         self, image: Image, parent: int, path: bytes | None, device: tuple[int, int], code: int, kind: int

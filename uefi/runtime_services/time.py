@@ -1,12 +1,13 @@
 """Time services (UEFI 2.10, 8.3)."""
 
 from machine.cpu import Cpu
-from uefi import time as efi_time
 from uefi.interface import function
 from uefi.runtime_services.table import RuntimeServicesPart
 from uefi.status import EfiError, Status
+from uefi.time import SIZE, UNSPECIFIED_TIMEZONE, BadTimeError, EfiTime
 
 _RESOLUTION_HZ, _ACCURACY_PPM = 1, 50
+_MINUTE = 60_000_000_000
 
 
 class TimeServices(RuntimeServicesPart):
@@ -18,8 +19,11 @@ class TimeServices(RuntimeServicesPart):
         if not time_at:
             raise EfiError(Status.INVALID_PARAMETER)
         firmware = self.firmware
-        now = firmware.clock.wall() + firmware.time_offset
-        firmware.memory.write(time_at, efi_time.from_ns(now, firmware.time_zone, firmware.daylight))
+        zone = firmware.time_zone
+        local = firmware.clock.wall() + firmware.time_offset - (0 if zone == UNSPECIFIED_TIMEZONE else zone * _MINUTE)
+        time = EfiTime.from_ns(local)
+        time.timezone, time.daylight = zone, firmware.daylight
+        firmware.memory.write(time_at, time.pack())
         if capabilities_at:
             memory = firmware.memory
             memory.write_u32(capabilities_at, _RESOLUTION_HZ)
@@ -34,11 +38,12 @@ class TimeServices(RuntimeServicesPart):
             raise EfiError(Status.INVALID_PARAMETER)
         firmware = self.firmware
         try:
-            wanted, zone, daylight = efi_time.to_ns(firmware.memory.read(time_at, efi_time.SIZE))
-        except ValueError:
+            time = EfiTime.unpack(firmware.memory.read(time_at, SIZE))
+            wanted = time.to_ns()
+        except BadTimeError:
             raise EfiError(Status.INVALID_PARAMETER) from None
         firmware.time_offset = wanted - firmware.clock.wall()
-        firmware.time_zone, firmware.daylight = zone, daylight
+        firmware.time_zone, firmware.daylight = time.timezone, time.daylight
         return Status.SUCCESS
 
     @function(0x28, "GetWakeupTime(ptr Enabled, ptr Pending, ptr Time)")
