@@ -39,7 +39,7 @@ class Certificate:
 
     def __init__(self, der: bytes) -> None:
         """From DER, perhaps with padding behind it; Pkcs7Error if it is no X.509 certificate."""
-        from asn1crypto import x509  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
+        from asn1crypto import x509  # type: ignore[import-untyped]
 
         if len(der) > MAX_CERTIFICATE_SIZE:
             raise Pkcs7Error(f"certificate of {len(der)} bytes, at most {MAX_CERTIFICATE_SIZE} are read")
@@ -89,7 +89,7 @@ class Certificate:
     def key(self) -> Any:
         """The public key, an object of `cryptography`; Pkcs7Error if that cannot read it."""
         if self._key is None:
-            from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415
+            from cryptography.hazmat.primitives.serialization import load_der_public_key
 
             try:
                 self._key = load_der_public_key(self._key_info)
@@ -131,9 +131,9 @@ def signature_is_good(signer: Certificate, kind: str, digest: str, signature: by
     `kind` is asn1crypto's name, "rsassa_pkcs1v15" or "ecdsa"; `digest` a hashlib name. False for anything else or a key
     of another type.
     """
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
     # SHA-1 still stands under certificates of 2010 and before; a signer's own digest is checked by pkcs7.
     known = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}

@@ -159,7 +159,7 @@ class _Check:
 
         A time of revocation spares signatures that a trusted time stamp dates before it (UEFI 2.10, 32.4.1).
         """
-        import hashlib  # noqa: PLC0415 - start-up time
+        import hashlib
 
         for algorithm, kind in _CERTIFICATE_HASHES:
             entries = list(signature_lists.of_type(self._dbx, kind))
@@ -194,7 +194,7 @@ def spc_digest(signed: pkcs7.SignedData) -> tuple[str, bytes]:
 
     Microsoft's "Windows Authenticode Portable Executable Signature Format"; only SHA-256, 384 and 512 are accepted.
     """
-    from asn1crypto import algos, parser  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
+    from asn1crypto import algos, parser  # type: ignore[import-untyped]
 
     if signed.content_type != pkcs7.SPC_INDIRECT_DATA or signed.content is None:
         raise Pkcs7Error(f"content type {signed.content_type}, wanted SpcIndirectData ({pkcs7.SPC_INDIRECT_DATA})")

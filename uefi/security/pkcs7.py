@@ -65,14 +65,14 @@ class Signer:
         self.attribute_content_type: str | None = None
         self.message_digest: bytes | None = None
         attributes = parsed["signed_attrs"]
-        if attributes.contents is not None:
+        if _present(attributes):
             self.signed_attributes = _tlv(0x31, attributes.contents)
             self.attribute_content_type = _single(attributes, _CONTENT_TYPE).dotted
             self.message_digest = _single(attributes, _MESSAGE_DIGEST).native
         self.timestamps: list[bytes] = []
         """The RFC 3161 tokens among the unauthenticated attributes, each a ContentInfo in DER."""
         unsigned = parsed["unsigned_attrs"]
-        if unsigned.contents is not None:
+        if _present(unsigned):
             for attribute in unsigned:
                 if attribute["type"].dotted == _RFC3161_TOKEN:
                     self.timestamps += [value.dump() for value in attribute["values"]]
@@ -99,7 +99,7 @@ class SignedData:
         self.content: bytes | None = _content(inner.dump())
         """The value bytes of the content, without its tag and length: what the digest is over."""
         embedded = parsed["certificates"]
-        choices = [each for each in embedded if each.name == "certificate"] if embedded.contents is not None else []
+        choices = [each for each in embedded if each.name == "certificate"] if _present(embedded) else []
         infos = parsed["signer_infos"]
         if len(choices) > MAX_CERTIFICATES or len(infos) > MAX_SIGNERS:
             raise Pkcs7Error(
@@ -112,7 +112,7 @@ class SignedData:
 
 def parse(data: bytes) -> SignedData:
     """A SignedData from DER, bare or inside a ContentInfo, perhaps with padding behind it; Pkcs7Error otherwise."""
-    from asn1crypto import cms  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
+    from asn1crypto import cms  # type: ignore[import-untyped]
 
     if len(data) > MAX_SIZE:
         raise Pkcs7Error(f"PKCS#7 data of {len(data)} bytes, at most {MAX_SIZE} are read")
@@ -179,7 +179,7 @@ def verify_signatures(
 
 
 def _verify_signer(signed: SignedData, signer: Signer, certificate: Certificate, content: bytes) -> None:
-    import hashlib  # noqa: PLC0415 - start-up time
+    import hashlib
 
     if signer.digest not in DIGESTS:
         raise VerificationError(f"digest algorithm {signer.digest}, wanted one of {', '.join(DIGESTS)}")
@@ -199,6 +199,13 @@ def _verify_signer(signed: SignedData, signer: Signer, certificate: Certificate,
         raise VerificationError(f"content of type {signed.content_type} is signed without attributes")
     if not signature_is_good(certificate, signer.kind, signer.digest, signer.signature, message):
         raise VerificationError(f"the signature is not by the key of {certificate.common_name!r}")
+
+
+def _present(field: Any) -> bool:
+    """Whether an optional field is there, if only empty."""
+    from asn1crypto import core
+
+    return not isinstance(field, core.Void)
 
 
 def _single(attributes: Any, dotted: str) -> Any:
@@ -224,7 +231,7 @@ def _content(inner: bytes) -> bytes | None:
 
 def _element(data: bytes) -> tuple[int, int, int, bytes, bytes, bytes]:
     """(class, method, tag, header, contents, trailer) of the first element in `data`."""
-    from asn1crypto import parser  # noqa: PLC0415
+    from asn1crypto import parser
 
     element: tuple[int, int, int, bytes, bytes, bytes] = parser.parse(data)
     return element

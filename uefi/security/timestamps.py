@@ -23,9 +23,9 @@ def signing_time(signer: pkcs7.Signer, anchors: Sequence[Certificate]) -> EfiTim
 
 
 def _verified_time(token: bytes, signature: bytes, anchors: Sequence[Certificate]) -> EfiTime:
-    import hashlib  # noqa: PLC0415 - start-up time
+    import hashlib
 
-    from asn1crypto import tsp  # type: ignore[import-untyped]  # noqa: PLC0415
+    from asn1crypto import tsp  # type: ignore[import-untyped]
 
     signed = pkcs7.parse(token)
     if signed.content_type != pkcs7.TST_INFO or signed.content is None:

@@ -166,7 +166,7 @@ def signer_digest(common_name: str, top_tbs: bytes) -> bytes:
 
     SHA-256 over the common name of the signing certificate and the TBSCertificate of the top-level one in the chain.
     """
-    import hashlib  # noqa: PLC0415 - start-up time
+    import hashlib
 
     return hashlib.sha256(common_name.encode() + top_tbs).digest()
 

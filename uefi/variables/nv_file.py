@@ -86,7 +86,7 @@ class NvFile:
 
 def build_json(variables: list[Variable]) -> bytes:
     """The file's text, in ASCII."""
-    import json  # noqa: PLC0415 - start-up time
+    import json
 
     rows = list(variables)
     if any(each.signer_digest is not None for each in rows):
@@ -97,7 +97,7 @@ def build_json(variables: list[Variable]) -> bytes:
 
 def parse_json(data: bytes) -> list[Variable]:
     """The variables of a JSON file, in its order. VariableFileError names what is wrong, and in which entry."""
-    import json  # noqa: PLC0415 - start-up time
+    import json
 
     try:
         document = json.loads(data)
