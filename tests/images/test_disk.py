@@ -143,7 +143,7 @@ def reseal(device: MemoryDevice) -> None:
     """Makes the CRCs of the first header right again."""
     header = bytearray(device.read(512, 92))
     entries, count, size = struct.unpack_from("<QII", header, 72)
-    struct.pack_into("<I", header, 88, crc32(device.read(entries * 512, min(count * size, 1 << 20))))
+    struct.pack_into("<I", header, 88, crc32(device.data[entries * 512 : entries * 512 + min(count * size, 1 << 20)]))
     header[16:20] = bytes(4)
     struct.pack_into("<I", header, 16, crc32(header))
     device.write(512, header)
