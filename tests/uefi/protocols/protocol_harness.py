@@ -31,9 +31,13 @@ class _Dispatcher:
 
 class _Idle:
     polls = 0
+    time_polls = 0
 
     def input_poll(self) -> None:
         self.polls += 1
+
+    def time_poll(self) -> None:
+        self.time_polls += 1
 
 
 class _Computer:
