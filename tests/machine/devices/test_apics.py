@@ -1,7 +1,7 @@
 """Local APICs and the I/O APIC behind the controller that joins them, driven through their registers."""
 
 import pytest
-from device_accesses import CPU, CPU1, Access, accesses, assert_plain
+from device_accesses import CPU, CPU1, Access, accesses, assert_plain, check_twin
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -412,7 +412,7 @@ def test_messages() -> None:
 
 
 @given(
-    accesses(range(0, 0x400, 8), (4, 8)),
+    st.one_of(accesses(range(0, 0x400, 16), (4,)), accesses(range(0x1000 - 8), (1, 2, 4, 8))),
     accesses(range(0, 0x400, 8), (4, 8)),
     st.lists(st.tuples(st.integers(0, 23), st.booleans()), max_size=10),
     st.lists(st.tuples(st.integers(0, 0xFF), st.integers(0, (1 << 32) - 1)), max_size=20),
@@ -460,3 +460,8 @@ def test_random_msr_accesses(steps: list[tuple[bool, int, int]]) -> None:
         else:
             result = apics.all.read_msr(CPU, msr)
             assert result is None or 0 <= result < 1 << 64
+
+
+@given(accesses(range(0x60), (1, 2, 4, 8)), accesses((0x00, 0x10, 0x40), (4,), st.integers(0, 0x3FFFF)))
+def test_random_ioapic_accesses_and_a_restored_twin(first: list[Access], second: list[Access]) -> None:
+    check_twin(lambda: Apics().all.io_apic, first + second, second + first)
