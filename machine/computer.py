@@ -19,6 +19,7 @@ from machine.cpu import Cpu, Fault, Stop
 from machine.cpuid import CpuidTable
 from machine.engine.unicorn import UnicornEngine
 from machine.idle import IdleDetector
+from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
@@ -31,7 +32,7 @@ class Computer:
 
     Extension points, all called on the engine thread with the CPU concerned:
     `bus`, `cpuid`, `msrs` take registrations; `trap_instructions` maps opcode bytes to handlers that return the length
-    handled; `interrupt_source` tells of vectors to deliver; `injectors` may divert a CPU that is about to run;
+    handled; `interrupts` are the controllers that deliver vectors; `injectors` may divert a CPU that is about to run;
     `fault_filter` sees each exception before the guest's IDT does.
     """
 
@@ -45,7 +46,7 @@ class Computer:
         self.msrs.register(msr.TSC, lambda _cpu: self.clock.tsc(), lambda _cpu, _value: True)
         self.encryption_mask = 0
         self.trap_instructions: dict[bytes, Callable[[Cpu, bytes], int]] = {}
-        self.interrupt_source: InterruptSource | None = None
+        self.interrupts: InterruptController | None = None
         self.injectors: list[Callable[[Cpu], bool]] = []
         self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
         self.on_idle: Callable[[], None] = lambda: None
@@ -263,10 +264,10 @@ class Computer:
 
     def _prepare(self, cpu: Cpu) -> None:
         """Deliver what waits for this CPU before it runs on."""
-        source = self.interrupt_source
-        if source is not None and source.take_nmi(cpu):
+        source = self.interrupts
+        if source is not None and source.take_nmi(cpu.index):
             exceptions.deliver(self.linear(cpu), cpu, Fault(2))
-        waiting = source is not None and source.pending(cpu)
+        waiting = source is not None and source.pending_vector(cpu.index) is not None
         if not waiting and not self.injectors:
             return
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
@@ -277,7 +278,7 @@ class Computer:
             if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
                 return
         if waiting and source is not None:
-            vector = source.acknowledge(cpu)
+            vector = source.acknowledge(cpu.index)
             if vector is not None:
                 exceptions.deliver(self.linear(cpu), cpu, Fault(vector))
             return
@@ -287,11 +288,13 @@ class Computer:
 
     def _halted(self, cpu: Cpu) -> None:
         """HLT: sleep until an interrupt that this CPU takes, or an end."""
-        source = self.interrupt_source
+        source = self.interrupts
         enabled = bool(cpu.get(reg.RFLAGS) & reg.RFLAGS_IF)
         while self._end is None:
-            if source is not None and (source.nmi_waiting(cpu) or (enabled and source.pending(cpu))):
-                return
+            if source is not None and source.has_work(cpu.index):
+                apic = source.local_apics[cpu.index]
+                if apic.nmi_pending or (enabled and source.pending_vector(cpu.index) is not None):
+                    return
             if enabled and any(injector(cpu) for injector in self.injectors):
                 return
             self.wait_until(None)
@@ -301,26 +304,3 @@ class Computer:
         self._alarm.close()
         self.engine.close()
 
-
-class InterruptSource:
-    """What the run loop asks of the interrupt controllers."""
-
-    def pending(self, cpu: Cpu) -> bool:
-        """Whether a vector waits that `cpu` would take with interrupts on."""
-        raise NotImplementedError
-
-    def acknowledge(self, cpu: Cpu) -> int | None:
-        """Take that vector; None if it went away."""
-        raise NotImplementedError
-
-    def nmi_waiting(self, cpu: Cpu) -> bool:
-        """Whether an NMI waits."""
-        raise NotImplementedError
-
-    def take_nmi(self, cpu: Cpu) -> bool:
-        """Take a waiting NMI."""
-        raise NotImplementedError
-
-    def end_of_interrupt(self, cpu: Cpu) -> None:
-        """Acknowledge the interrupt in service."""
-        raise NotImplementedError

@@ -7,9 +7,10 @@ AMD64 APM volume 2, appendix A.
 from collections.abc import Callable
 
 from machine.cpu import Cpu
+from machine.interrupts.controller import InterruptController
 from machine.paging import EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 
-TSC, APIC_BASE, TSC_ADJUST, MTRR_CAP, PAT, MTRR_DEFAULT = 0x10, 0x1B, 0x3B, 0xFE, 0x277, 0x2FF
+TSC, TSC_ADJUST, MTRR_CAP, PAT, MTRR_DEFAULT = 0x10, 0x3B, 0xFE, 0x277, 0x2FF
 EFER, TSC_AUX = 0xC000_0080, 0xC000_0103
 _ENGINE = frozenset(
     (0x174, 0x175, 0x176, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, *range(0xC000_0100, 0xC000_0103))
@@ -23,6 +24,7 @@ _STORED = {
     TSC_ADJUST: 0,
 }
 _READ_ONLY = frozenset((MTRR_CAP, 0x8B))
+_APIC = frozenset((0x1B, 0x6E0, *range(0x800, 0x900)))
 _EFER_BITS = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | 1 << 14
 
 Read = Callable[[Cpu], int | None]
@@ -34,6 +36,7 @@ class MsrTable:
 
     def __init__(self, cpus: int) -> None:
         self._handlers: dict[int, tuple[Read, Write]] = {}
+        self.apic: InterruptController | None = None
         self._stored: list[dict[int, int]] = [dict(_STORED) for _ in range(cpus)]
 
     def register(self, index: int, read: Read, write: Write) -> None:
@@ -45,6 +48,8 @@ class MsrTable:
         found = self._handlers.get(index)
         if found is not None:
             return found[0](cpu)
+        if self.apic is not None and index in _APIC:
+            return self.apic.read_msr(cpu, index)
         if index in _ENGINE or index == EFER:
             return cpu.read_msr(index)
         return self._stored[cpu.index].get(index, 0)
@@ -54,6 +59,8 @@ class MsrTable:
         found = self._handlers.get(index)
         if found is not None:
             return found[1](cpu, value)
+        if self.apic is not None and index in _APIC:
+            return self.apic.write_msr(cpu, index, value)
         if index == EFER:
             if value & ~_EFER_BITS:
                 return False

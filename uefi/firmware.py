@@ -201,9 +201,9 @@ class Firmware:
 
     def _stray_interrupt(self, cpu: Cpu, _offset: int, _size: int, _value: int) -> None:
         """The firmware's own IDT took an interrupt: acknowledge it and go on."""
-        source = self.computer.interrupt_source
-        if source is not None:
-            source.end_of_interrupt(cpu)
+        interrupts = self.computer.interrupts
+        if interrupts is not None:
+            interrupts.end_of_interrupt(cpu)
 
     # -- the first image
 

@@ -5,8 +5,12 @@ from typing import Any
 
 from machine.computer import Computer
 from machine.console import HostConsole
-from machine.devices import acpi_pm, debug_port, i8042, reset_control, rtc, system_control
+from machine.devices import acpi_pm, debug_port, i8042, i8254, reset_control, rtc, system_control
 from machine.devices.serial16550 import Serial16550
+from machine.interrupts import i8259
+from machine.interrupts.controller import InterruptController
+from machine.interrupts.io_apic import IO_APIC_BASE, IO_APIC_SIZE
+from machine.interrupts.local_apic import APIC_BASE, APIC_SIZE
 from machine.pci import bus as pci_bus
 from machine.pci import lpc_bridge
 from machine.pci.bus import PciBus
@@ -15,10 +19,7 @@ from machine.pci.host_bridge import HostBridge
 COM1 = 0x3F8
 ECAM_BASE = 0xE000_0000
 ECAM_BUSES = 256
-
-
-def _nowhere(_level: bool) -> None:
-    """An interrupt line that nothing is connected to."""
+ELCR = 0x4D0
 
 
 class PcBoard:
@@ -34,7 +35,8 @@ class PcBoard:
 
         computer.on_idle = console.flush
         computer.input_waiting = console.pending
-        line = self._line
+        self.interrupts = InterruptController(clock, len(computer.engine.cpus), lambda _cpu: computer.engine.kick())
+        line = self.interrupts.line
         self.serial = Serial16550(console, line(4))
         self.serial.on_poll_empty = self._input_polled
         bus.add_ports(COM1, 8, self.serial.read, self._effect(self.serial.write))
@@ -50,7 +52,11 @@ class PcBoard:
         bus.add_ports(acpi_pm.SMI_COMMAND_PORT, acpi_pm.SMI_PORTS, self.acpi_pm.read_smi, self.acpi_pm.write_smi)
         self.post = debug_port.PostPort()
         bus.add_ports(debug_port.POST_PORT, 1, self.post.read, self.post.write)
-        self.lpc = lpc_bridge.LpcBridge(self.set_irq, self.set_irq, acpi_pm.PM_BASE)
+        self.pit = i8254.I8254(clock, line(0))
+        bus.add_ports(i8254.PORT, i8254.PORTS, self.pit.read, self.pit.write)
+        bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
+        self._add_interrupt_controllers(computer)
+        self.lpc = lpc_bridge.LpcBridge(self.interrupts.set_irq, self.interrupts.set_pic_line, acpi_pm.PM_BASE)
         self.pci = PciBus(bus, self.lpc.set_pirq)
         self.reset_control = reset_control.ResetControl(lambda _cold: reset())
         bus.add_ports(pci_bus.ADDRESS_PORT, 1, self.pci.read_address, self.pci.write_address)
@@ -60,11 +66,16 @@ class PcBoard:
         self.pci.add(self.lpc, lpc_bridge.SLOT)
         bus.add_mmio(ECAM_BASE, ECAM_BUSES << 20, self.pci.read_ecam, self.pci.write_ecam)
 
-    def _line(self, irq: int) -> Callable[[bool], None]:
-        return lambda level: self.set_irq(irq, level)
-
-    def set_irq(self, irq: int, level: bool) -> None:
-        """Drive an interrupt line (GSI)."""
+    def _add_interrupt_controllers(self, computer: Computer) -> None:
+        bus, interrupts = computer.bus, self.interrupts
+        computer.interrupts = computer.msrs.apic = interrupts
+        for base, chip in ((0x20, interrupts.pic.master), (0xA0, interrupts.pic.slave)):
+            bus.add_ports(base, i8259.PORTS, chip.read, chip.write)
+        bus.add_ports(ELCR, 2, interrupts.pic.read_elcr, interrupts.pic.write_elcr)
+        bus.add_mmio(IO_APIC_BASE, IO_APIC_SIZE, interrupts.io_apic.read, interrupts.io_apic.write)
+        bus.add_mmio(APIC_BASE, APIC_SIZE, interrupts.read_local_apic, interrupts.write_local_apic)
+        for apic in interrupts.local_apics:
+            apic.enter_virtual_wire_mode()
 
     def _input_polled(self) -> None:
         if self.console.dirty:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from machine.cpu import Cpu
 
 ISA_LINES = 16
+_EOI_OFFSET, _PIC_EOI = 0xB0, 0x20
 TIMER_GSI = 2
 """Where IRQ 0 arrives at the I/O APIC: the interrupt source override that the MADT must state."""
 
@@ -101,6 +102,12 @@ class InterruptController:
         apic = self.local_apics[cpu]
         pending, apic.nmi_pending = apic.nmi_pending, False
         return pending
+
+    def end_of_interrupt(self, cpu: "Cpu") -> None:
+        """What a handler that knows nothing of the source writes: EOI to the local APIC and to both 8259s."""
+        self.local_apics[cpu.index].write(_EOI_OFFSET, 4, 0)
+        for chip in (self.pic.slave, self.pic.master):
+            chip.write(cpu, 0, 1, _PIC_EOI)
 
     def send_nmi(self, cpu: int) -> None:
         """Raise an NMI at processor `cpu`."""
