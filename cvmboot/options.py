@@ -23,6 +23,7 @@ class RunOptions:
         self.reboot: bool = True
         self.trace: Path | None = None
         self.screenshot: Path | None = None
+        self.debug: bool = False
         self.ansi: bool = False
         self.terminal_size: tuple[int, int] | None = None
         for name, value in given.items():

@@ -1,0 +1,93 @@
+"""The typer application: help, errors, and every command line that is not plain enough for the quick way."""
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cvmboot.arguments import OPTIONS, Option, fields_of
+from cvmboot.errors import UsageError
+
+RUN_HELP = """Boot an EFI application (PE32+ for x86-64). The terminal becomes its console.
+
+Keys: Ctrl-A X leaves, Ctrl-A H shows the keys; all others go to the guest, Ctrl-C too.
+Standard input may be a pipe: it is typed on the console, and its end does not end the guest.
+
+Exit status: 0 the guest shut down or returned EFI_SUCCESS; 1 an error of ours; 2 wrong usage; 3 the guest returned an
+error; 4 it crashed; 5 --timeout ran out; 130 Ctrl-C; 141 nobody reads the output.
+"""
+EXAMPLES = """Examples:
+
+\b
+  cvmboot run go-boot.efi
+  printf 'info\\nshutdown\\n' | cvmboot run go-boot.efi --timeout 10
+  cvmboot run BOOTX64.EFI --esp ./esp --vars vars.bin --memory 4G
+  cvmboot run app.efi --args "-v one two" --trace calls.jsonl
+"""
+
+app = typer.Typer(
+    name="cvmboot",
+    help="Boot EFI applications in a fraction of a second: no firmware image, no hypervisor, no root.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    kind: Any = bool if option.convert is None else str
+    info = typer.Option(
+        option.spelling, help=option.help, metavar=option.metavar or None, show_default=bool(option.default)
+    )
+    default: Any = False if option.convert is None else option.default or None
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, info]
+    )
+
+
+def _run(image: Path, **given: Any) -> None:
+    from cvmboot.run import run
+
+    raise typer.Exit(run(image, fields_of(given)))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cvmboot.version import version
+
+        typer.echo(f"cvmboot {version()}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EXAMPLES)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+_IMAGE = typer.Argument(help="The EFI application.", metavar="IMAGE", show_default=False)
+_run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Path, _IMAGE]),
+        *(_parameter(option) for option in OPTIONS),
+    ]
+)
+_run.__annotations__ = {}
+app.command("run", help=RUN_HELP, epilog=EXAMPLES)(_run)
+
+
+def run_command_line(words: list[str]) -> int:
+    """Run a command line through typer; gives the exit status. UsageError for one that makes no sense."""
+    try:
+        result = app(args=words or ["--help"], prog_name="cvmboot", standalone_mode=False)
+    except Exception as error:
+        # typer has click's exceptions in a package of its own; what they have in common is this method.
+        if not hasattr(error, "format_message"):
+            raise
+        command = "cvmboot run" if words[:1] == ["run"] else "cvmboot"
+        raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
+    return int(result or 0)

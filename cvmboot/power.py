@@ -1,0 +1,156 @@
+"""A machine that is switched on: assembled, run on a thread of its own, and started again after each reset."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cvmboot.assembly import Assembly, assemble, start
+from cvmboot.options import RunOptions
+from machine.console import HostConsole
+from machine.errors import EngineError
+from machine.exceptions import TripleFault
+from uefi.firmware import Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RESETS = 10
+"""So many resets within RESET_WINDOW are a guest that resets for ever: from then on it starts once a second."""
+RESET_WINDOW = 10.0
+"""Seconds."""
+RESET_PAUSE = 1.0
+"""Seconds."""
+
+
+class PoweredMachine:
+    """One machine across its resets.
+
+    `start` begins a thread, which alone touches the machine. `outcome` is set when it has ended by itself or by `stop`,
+    `error` when our own code failed; `report` holds the lines of a crash report. That thread calls `on_end` last.
+    """
+
+    def __init__(
+        self,
+        image: "Path",
+        options: RunOptions,
+        console: HostConsole,
+        warn: Callable[[str], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.image = image
+        self.options = options
+        self.console = console
+        self.warn = warn
+        self.outcome: Outcome | None = None
+        self.error: BaseException | None = None
+        self.report: list[str] = []
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._assembly: Assembly | None = None
+        self._stopped: Outcome | None = None
+        self._wake = threading.Event()
+        self._resets: deque[float] = deque(maxlen=RESETS)
+        self._thread = threading.Thread(target=self._main, name="cvmboot-machine", daemon=True)
+
+    # -- from other threads
+
+    def start(self) -> None:
+        """Switch on."""
+        self._thread.start()
+
+    def stop(self, outcome: Outcome) -> None:
+        """Switch off, with this outcome unless there is one already."""
+        with self._lock:
+            if self._stopped is None:
+                self._stopped = outcome
+            assembly = self._assembly
+            if assembly is not None:
+                assembly.computer.finish(outcome)
+        self._wake.set()
+
+    def feed(self, data: bytes) -> None:
+        """Type on the console."""
+        if data:
+            self.console.feed(data)
+            self._post(lambda assembly: assembly.board.input_arrived())
+
+    def flush(self) -> None:
+        """Have collected console output written soon."""
+        if self.console.dirty:
+            self._post(lambda assembly: assembly.console.flush())
+
+    def _post(self, action: Callable[[Assembly], None]) -> None:
+        with self._lock:
+            assembly = self._assembly
+            if assembly is not None:
+                assembly.computer.post(lambda: action(assembly))
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread's end; False if it did not come within `timeout` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # -- on the machine's thread
+
+    def _main(self) -> None:
+        try:
+            self.outcome = self._run()
+        except BaseException as error:  # whatever it is: the thread that waits for us has to hear of it
+            self.error = error
+        finally:
+            self._on_end()
+
+    def _run(self) -> Outcome:
+        while True:
+            outcome = self._run_once()
+            if outcome.kind != "reset" or not self.options.reboot:
+                return outcome
+            self._slow_down()
+            if self._stopped is not None:
+                return self._stopped
+
+    def _run_once(self) -> Outcome:
+        assembly = assemble(self.options, self.console, self.warn)
+        try:
+            start(assembly, self.image, self.options)
+            with self._lock:
+                self._assembly = assembly
+                if self._stopped is not None:
+                    assembly.computer.finish(self._stopped)
+            return self._until_end(assembly)
+        finally:
+            with self._lock:
+                self._assembly = None
+            self.console.flush()
+            assembly.close()
+
+    def _until_end(self, assembly: Assembly) -> Outcome:
+        failure: Exception | None = None
+        try:
+            outcome: Outcome = assembly.computer.run()
+        except TripleFault as fault:
+            outcome = Outcome("crashed", text=str(fault), fault=fault.fault)
+        except EngineError as error:
+            outcome, failure = Outcome("crashed", text=str(error)), error
+        if outcome.kind == "crashed":
+            from cvmboot import crash
+
+            self.report = crash.report(assembly, outcome)
+        if failure is not None:
+            raise failure
+        return outcome
+
+    def _slow_down(self) -> None:
+        """A guest that resets for ever must not take the host's processor for it."""
+        now = time.monotonic()
+        resets: Any = self._resets
+        resets.append(now)
+        if len(resets) == RESETS and now - resets[0] < RESET_WINDOW:
+            if not self._wake.is_set():
+                spent = now - resets[0]
+                self.warn(f"{RESETS} resets in {spent:.1f} s: from now on one a second; --no-reboot ends at the first")
+            resets.clear()
+            resets.extend([now] * (RESETS - 1))
+            self._wake.wait(RESET_PAUSE)

@@ -1,0 +1,208 @@
+"""`cvmboot run`: one machine with the terminal, or a pipe, as its console."""
+
+import os
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from cvmboot import status
+from cvmboot.cli import complain
+from cvmboot.options import RunOptions
+from cvmboot.output import Output
+from cvmboot.power import PoweredMachine
+from cvmboot.signals import ENDING, Signals
+from cvmboot.terminal import EscapeKeys, Terminal
+from machine.console import HostConsole
+from uefi.firmware import Outcome
+from uefi.status import status_name
+
+FLUSH_INTERVAL = 0.05
+"""Seconds after which output of a guest that computes is seen."""
+INPUT_AHEAD = 4096
+"""Bytes of input that are read before the guest has taken what came before."""
+PATIENCE = 2.0
+"""Seconds in which a machine that was told to stop has to do so."""
+_STDIN, _STDOUT = 0, 1
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+def run(image: Path, fields: dict[str, Any]) -> int:
+    """Boot `image` with these RunOptions fields; gives the exit status. CvmbootError for what a person can mend."""
+    _open_closed_descriptors()
+    return Session(image, RunOptions(**fields)).run()
+
+
+def _open_closed_descriptors() -> None:
+    """A descriptor of our own must not become standard input or output because the caller had closed that."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+class Session:
+    """The main thread's side of a run: standard input, signals, time; the machine runs on a thread of its own."""
+
+    def __init__(self, image: Path, options: RunOptions) -> None:
+        self._options = options
+        self._terminal = Terminal(_STDIN) if os.isatty(_STDIN) else None
+        if os.isatty(_STDOUT):
+            options.ansi = True
+            options.terminal_size = Terminal(_STDOUT).size()
+        self._output = Output(_STDOUT)
+        self._output.on_broken = lambda: self._stop(status.BROKEN_PIPE)
+        self._signals = Signals()
+        self._console = HostConsole(self._output.write)
+        self._machine = PoweredMachine(image, options, self._console, self._warn, self._machine_ended)
+        self._keys = EscapeKeys()
+        self._carriage_return = False
+        self._poll = select.poll()
+        self._polled = False
+        self._input_open = True
+        self._ended = False
+        self._stopped: Outcome | None = None
+        self._status = status.SUCCESS
+
+    def run(self) -> int:
+        """Until the machine ends, or somebody ends it; gives the exit status."""
+        with self._signals:
+            try:
+                if self._terminal is not None:
+                    self._terminal.enter()
+                self._poll.register(self._signals.descriptor, select.POLLIN)
+                self._machine.start()
+                self._loop()
+                stuck = not self._wait_for_machine()
+            finally:
+                if self._terminal is not None:
+                    self._terminal.restore()
+        if stuck:
+            self._say("the machine does not stop; giving up on it")
+            os._exit(self._status)
+        self._output.close()
+        return self._conclude()
+
+    # -- from the machine's thread
+
+    def _warn(self, text: str) -> None:
+        self._say(f"warning: {text}")
+
+    def _machine_ended(self) -> None:
+        self._ended = True
+        self._signals.wake()
+
+    # -- the loop
+
+    def _stop(self, exit_status: int) -> None:
+        """Have the machine stop; the exit status counts unless it has ended by itself before."""
+        if self._stopped is None:
+            self._status = exit_status
+            self._stopped = Outcome("stopped")
+            self._machine.stop(self._stopped)
+
+    def _loop(self) -> None:
+        timeout = self._options.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._ended and self._stopped is None:
+            self._poll_input()
+            wait = FLUSH_INTERVAL
+            if deadline is not None:
+                wait = min(wait, deadline - time.monotonic())
+                if wait <= 0:
+                    self._stop(status.TIMED_OUT)
+                    break
+            for descriptor, _ in self._poll.poll(wait * 1000):
+                if descriptor == _STDIN:
+                    self._read_input()
+                else:
+                    self._take_signals()
+            self._machine.flush()
+
+    def _poll_input(self) -> None:
+        """Look at standard input only while the guest keeps up with it, and only if the terminal is ours."""
+        wanted = self._input_open and self._console.waiting() < INPUT_AHEAD
+        if self._terminal is not None:
+            wanted = wanted and self._terminal.raw
+        if wanted and not self._polled:
+            self._poll.register(_STDIN, select.POLLIN)
+        elif self._polled and not wanted:
+            self._poll.unregister(_STDIN)
+        self._polled = wanted
+
+    def _read_input(self) -> None:
+        try:
+            data = os.read(_STDIN, INPUT_AHEAD)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._input_open = False
+            if self._terminal is not None:
+                self._stop(status.HANGUP)
+            return
+        if self._terminal is None:
+            self._machine.feed(self._typed(data))
+            return
+        self._machine.feed(self._keys.filter(data))
+        if self._keys.leave:
+            self._stop(status.SUCCESS)
+        if self._keys.help_wanted:
+            self._keys.help_wanted = False
+            self._terminal.help()
+
+    def _typed(self, data: bytes) -> bytes:
+        """Lines of a file or pipe as somebody would type them: each ends with CR."""
+        if self._carriage_return and data[:1] == b"\n":
+            data = data[1:]
+        self._carriage_return = data[-1:] == b"\r"
+        return data.replace(b"\r\n", b"\r").replace(b"\n", b"\r")
+
+    def _take_signals(self) -> None:
+        for number in self._signals.take():
+            if number in ENDING:
+                self._stop(status.SIGNALED + number)
+            elif self._terminal is not None and number == signal.SIGCONT:
+                self._terminal.enter()
+            elif number == signal.SIGTSTP:
+                if self._terminal is not None:
+                    self._terminal.restore()
+                self._signals.stop_process()
+                if self._terminal is not None:
+                    self._terminal.enter()
+
+    # -- the end
+
+    def _wait_for_machine(self) -> bool:
+        """Whether the machine's thread has ended; one that waits for a slow reader of its output need not."""
+        if self._machine.join(PATIENCE / 4 if self._stopped is not None else None):
+            return True
+        self._output.abandon()
+        return self._machine.join(PATIENCE)
+
+    def _say(self, text: str) -> None:
+        """A line of our own, below what the guest left on the terminal."""
+        if self._output.line_open and self._options.ansi and os.isatty(2):
+            self._output.line_open = False
+            os.write(2, b"\n")
+        complain(text)
+
+    def _conclude(self) -> int:
+        machine = self._machine
+        if machine.report:
+            for line in machine.report:
+                complain(line)
+        if machine.error is not None:
+            raise machine.error
+        outcome = machine.outcome
+        assert outcome is not None
+        if outcome is self._stopped:
+            if self._status == status.TIMED_OUT:
+                self._say(f"--timeout: the guest still ran after {self._options.timeout:g} s")
+            return self._status
+        if outcome.kind == "returned" and outcome.status:
+            self._say(f"{machine.image.name} returned {status_name(outcome.status)} ({outcome.status:#x})")
+        return status.of_outcome(outcome)
