@@ -11,10 +11,21 @@ MAX_CERTIFICATE_SIZE = 1 << 16
 MAX_CHAIN = 10
 """Certificates between a signer and its trusted certificate, both counted."""
 
-_HANDLED_CRITICAL = frozenset(
-    ("basic_constraints", "key_usage", "extended_key_usage", "subject_alt_name", "certificate_policies")
+_HARMLESS_CRITICAL = frozenset(
+    (
+        "basic_constraints",
+        "certificate_policies",
+        "crl_distribution_points",
+        "extended_key_usage",
+        "inhibit_any_policy",
+        "key_usage",
+        "netscape_certificate_type",  # critical in Debian's Secure Boot CA
+        "policy_constraints",
+        "policy_mappings",
+        "subject_alt_name",
+    )
 )
-"""Extensions that may be critical. Usages other than signing certificates are not asked for, as in edk2."""
+"""Critical extensions that are looked at, or that say nothing about who may sign an image (as OpenSSL in edk2)."""
 
 
 class Certificate:
@@ -67,7 +78,7 @@ class Certificate:
         self._outer_algorithm: tuple[str, str] = _algorithm(algorithm)
         self._signature: bytes = parsed["signature_value"].native
         self._key_info: bytes = parsed.public_key.dump()
-        self.unhandled: bool = bool(set(parsed.critical_extensions) - _HANDLED_CRITICAL)
+        self.unhandled: bool = bool(set(parsed.critical_extensions) - _HARMLESS_CRITICAL)
         constraints, usage = parsed.basic_constraints_value, parsed.key_usage_value
         may_sign_by_usage = usage is None or "key_cert_sign" in usage.native
         self.path_length: int | None = None
