@@ -1,7 +1,7 @@
 /* hello.efi: greets, and says which firmware and machine it found itself on.
  *
- * An EFI application is a PE file whose entry point is a function of two arguments: the handle of its own image, and the
- * system table, from which all else is reached. Returning ends it; the status goes to whoever started it.
+ * An EFI application is a PE file whose entry point is a function of two arguments: the handle of its own image, and
+ * the system table, from which all else is reached. Returning ends it; the status goes to whoever started it.
  */
 #include "sample.h"
 

@@ -15,8 +15,9 @@ extern EFI_LOADED_IMAGE_PROTOCOL *LOADED; /* our own image */
 void sample_init(EFI_HANDLE image, EFI_SYSTEM_TABLE *table);
 
 /* Prints to the console. In the format, \n starts a new line, and these are replaced:
- *   %s CHAR16 text   %a CHAR8 text   %c character   %d signed   %u unsigned   %x hexadecimal   %r status   %g GUID pointer
- * `l` before d, u and x takes 64 bits instead of 32; a width pads with spaces, `0` before it with zeros, `-` on the right.
+ *   %s CHAR16 text   %a CHAR8 text   %c character   %d signed   %u unsigned   %x hexadecimal   %r status   %g GUID *
+ * `l` before d, u and x takes 64 bits instead of 32. A width pads with spaces, `0` before it with zeros, `-` before it
+ * on the right.
  */
 void print(const CHAR16 *format, ...);
 

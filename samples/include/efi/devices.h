@@ -1,4 +1,4 @@
-/* Device paths, drivers, and small services of the platform (UEFI 2.10, chapters 10, 11, 19, 21, 37, 38; PI 1.7 for MP). */
+/* Device paths, drivers, small services of the platform (UEFI 2.10, chapters 10, 11, 19, 21, 37, 38; PI 1.7). */
 #ifndef EFI_DEVICES_H
 #define EFI_DEVICES_H
 
@@ -57,7 +57,8 @@ typedef struct {
     { 0x18a031ab, 0xb443, 0x4d1a, { 0xa5, 0xc0, 0x0c, 0x09, 0x26, 0x1e, 0x9f, 0x71 } }
 typedef struct EFI_DRIVER_BINDING_PROTOCOL EFI_DRIVER_BINDING_PROTOCOL;
 struct EFI_DRIVER_BINDING_PROTOCOL {
-    EFI_STATUS (*Supported)(EFI_DRIVER_BINDING_PROTOCOL *This, EFI_HANDLE Controller, EFI_DEVICE_PATH_PROTOCOL *Remaining);
+    EFI_STATUS (*Supported)(EFI_DRIVER_BINDING_PROTOCOL *This, EFI_HANDLE Controller,
+                            EFI_DEVICE_PATH_PROTOCOL *Remaining);
     EFI_STATUS (*Start)(EFI_DRIVER_BINDING_PROTOCOL *This, EFI_HANDLE Controller, EFI_DEVICE_PATH_PROTOCOL *Remaining);
     EFI_STATUS (*Stop)(EFI_DRIVER_BINDING_PROTOCOL *This, EFI_HANDLE Controller, UINTN Count, EFI_HANDLE *Children);
     UINT32 Version;

@@ -99,7 +99,8 @@ typedef struct {
     EFI_STATUS (*ConvertPointer)(UINTN DebugDisposition, void **Address);
     EFI_STATUS (*GetVariable)(const CHAR16 *Name, EFI_GUID *Vendor, UINT32 *Attributes, UINTN *DataSize, void *Data);
     EFI_STATUS (*GetNextVariableName)(UINTN *NameSize, CHAR16 *Name, EFI_GUID *Vendor);
-    EFI_STATUS (*SetVariable)(const CHAR16 *Name, EFI_GUID *Vendor, UINT32 Attributes, UINTN DataSize, const void *Data);
+    EFI_STATUS (*SetVariable)(const CHAR16 *Name, EFI_GUID *Vendor, UINT32 Attributes, UINTN DataSize,
+                              const void *Data);
     EFI_STATUS (*GetNextHighMonotonicCount)(UINT32 *HighCount);
     void (*ResetSystem)(EFI_RESET_TYPE Type, EFI_STATUS Status, UINTN DataSize, void *Data);
     EFI_STATUS (*UpdateCapsule)(EFI_CAPSULE_HEADER **Capsules, UINTN Count, EFI_PHYSICAL_ADDRESS ScatterGatherList);
