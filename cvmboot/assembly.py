@@ -7,6 +7,7 @@ from pathlib import Path
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.options import RunOptions
 from cvmboot.storage import REMOVABLE_PATH, add_esp, add_image_alone
+from cvmboot.variables import open_variables, secure_boot_check
 from machine.boards import pc
 from machine.boards.pc import PcBoard
 from machine.clock import RealClock, VirtualClock
@@ -21,6 +22,7 @@ from uefi.status import EfiError, status_name
 from uefi.tables.acpi import AcpiSettings
 from uefi.tables.install import install_acpi, install_memory_attributes, install_smbios
 from uefi.tables.smbios import SmbiosSettings
+from uefi.variables.standard_globals import load_option, standard_globals
 from uefi.variables.store import VariableStore
 
 
@@ -53,8 +55,13 @@ def read_image(path: Path) -> "bytes | mmap.mmap":
         raise CvmbootError(f"{path}: {error.strerror or error}; give the path of an EFI application") from None
 
 
-def assemble(options: RunOptions, console: HostConsole, warn: Callable[[str], None]) -> Assembly:
-    """Build the machine that `options` ask for. UsageError or CvmbootError with one line if that is impossible."""
+def assemble(
+    options: RunOptions, console: HostConsole, warn: Callable[[str], None], variables: VariableStore | None = None
+) -> Assembly:
+    """Build the machine that `options` ask for. UsageError or CvmbootError with one line if that is impossible.
+
+    `variables` are those of the run before a reset.
+    """
     if options.engine not in ("auto", "unicorn"):
         raise UsageError(f"--engine {options.engine}: only auto and unicorn are there yet; leave the option out")
     if options.clock not in ("real", "virtual"):
@@ -70,7 +77,9 @@ def assemble(options: RunOptions, console: HostConsole, warn: Callable[[str], No
         raise CvmbootError(str(error)) from None
     board = PcBoard(computer, console, lambda kind: computer.finish(Outcome(kind)))
     firmware = Firmware(computer, warn)
-    firmware.variables = VariableStore()
+    store = variables if variables is not None else open_variables(options.vars, warn)
+    firmware.variables = store
+    firmware.authorize = secure_boot_check(firmware, store)
     platform = Platform(firmware, console)
     platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
     install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
@@ -107,6 +116,13 @@ def start(assembly: Assembly, image: Path, options: RunOptions) -> None:
     else:
         volume = add_image_alone(platform, image)
     path = device_path.append(volume.path, device_path.join(nodes.file_path(REMOVABLE_PATH)))
+    standard_globals(
+        assembly.firmware.variables,
+        console_in=platform.console_path,
+        console_out=platform.console_path,
+        error_out=platform.console_path,
+        boot_option=load_option(image.name, path),
+    )
     load_options = (options.args + "\0").encode("utf-16-le") if options.args else b""
     try:
         assembly.firmware.start(memoryview(data), image.name, path, volume.handle, len(volume.path) - 4, load_options)

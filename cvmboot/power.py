@@ -16,6 +16,11 @@ from uefi.firmware import Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from uefi.variables.store import VariableStore
+
+    from cvmboot.trace import Event, Tracer
+    from cvmboot.trace_file import TraceFile
+
 RESETS = 10
 """So many resets within RESET_WINDOW are a guest that resets for ever: from then on it starts once a second."""
 RESET_WINDOW = 10.0
@@ -50,14 +55,28 @@ class PoweredMachine:
         self._lock = threading.Lock()
         self._assembly: Assembly | None = None
         self._stopped: Outcome | None = None
+        self._variables: VariableStore | None = None
         self._wake = threading.Event()
         self._resets: deque[float] = deque(maxlen=RESETS)
+        self._tracer: Tracer | None = None
+        self._trace_file: TraceFile | None = None
         self._thread = threading.Thread(target=self._main, name="cvmboot-machine", daemon=True)
 
     # -- from other threads
 
+    def trace(self, sink: "Callable[[Event], object]") -> None:
+        """Hand an event of each service call to `sink`, on the machine's thread. Before `start`."""
+        from cvmboot.trace import Tracer
+
+        self._tracer = Tracer(sink)
+
     def start(self) -> None:
-        """Switch on."""
+        """Switch on. UsageError or CvmbootError if the files that the options name cannot be made."""
+        if self.options.trace is not None:
+            from cvmboot.trace_file import TraceFile
+
+            self._trace_file = TraceFile(self.options.trace, self.warn)
+            self.trace(self._trace_file.write)
         self._thread.start()
 
     def stop(self, outcome: Outcome) -> None:
@@ -77,9 +96,11 @@ class PoweredMachine:
             self._post(lambda assembly: assembly.board.input_arrived())
 
     def flush(self) -> None:
-        """Have collected console output written soon."""
+        """Have collected console output, and the trace, written soon."""
         if self.console.dirty:
             self._post(lambda assembly: assembly.console.flush())
+        if self._trace_file is not None and self._trace_file.dirty:
+            self._post(lambda assembly: self._flush_trace())
 
     def _post(self, action: Callable[[Assembly], None]) -> None:
         with self._lock:
@@ -100,21 +121,32 @@ class PoweredMachine:
         except BaseException as error:  # whatever it is: the thread that waits for us has to hear of it
             self.error = error
         finally:
+            if self._trace_file is not None:
+                self._trace_file.close()
             self._on_end()
+
+    def _flush_trace(self) -> None:
+        if self._trace_file is not None:
+            self._trace_file.flush()
 
     def _run(self) -> Outcome:
         while True:
             outcome = self._run_once()
             if outcome.kind != "reset" or not self.options.reboot:
                 return outcome
+            if self._variables is not None:
+                self._variables.reset()
             self._slow_down()
             if self._stopped is not None:
                 return self._stopped
 
     def _run_once(self) -> Outcome:
-        assembly = assemble(self.options, self.console, self.warn)
+        assembly = assemble(self.options, self.console, self.warn, self._variables)
         try:
+            self._variables = assembly.firmware.variables
             start(assembly, self.image, self.options)
+            if self._tracer is not None:
+                self._tracer.attach(assembly)
             with self._lock:
                 self._assembly = assembly
                 if self._stopped is not None:
@@ -124,6 +156,8 @@ class PoweredMachine:
             with self._lock:
                 self._assembly = None
             self.console.flush()
+            if self._tracer is not None:
+                self._tracer.finish()
             assembly.close()
 
     def _until_end(self, assembly: Assembly) -> Outcome:
