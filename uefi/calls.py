@@ -175,11 +175,15 @@ class Calls:
         firmware = self._firmware
         events = firmware.events
         tpl = record.state["tpl"]
+        trace = firmware.trace_notify
+        if record.state.pop("notifying", False) and trace is not None:
+            trace(cpu, None)
         while (event := events.take_pending(tpl)) is not None:
             events.tpl = event.tpl
-            if firmware.trace_notify is not None:
-                firmware.trace_notify(cpu, event)
             if event.host_notify is None:
+                if trace is not None:
+                    trace(cpu, event)
+                record.state["notifying"] = True
                 self.invoke(cpu, record.rsp, event.notify, (event.address, event.context))
                 return
             event.host_notify()

@@ -165,4 +165,6 @@ class Dispatcher:
         if service.name not in self._warned:
             self._warned.add(service.name)
             self._firmware.warn(f"{service.name} was called after ExitBootServices; answered EFI_UNSUPPORTED")
+        if self.after is not None:
+            self.after(cpu, service, Status.UNSUPPORTED)
         cpu.set(reg.RAX, Status.UNSUPPORTED)

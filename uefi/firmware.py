@@ -64,7 +64,8 @@ class Firmware:
         self._monotonic = 0
         self.variables: Any = None
         self.authorize: Callable[[Image, bytes | None], int] = lambda image, path: Status.SUCCESS
-        self.trace_notify: Callable[[Cpu, Event], None] | None = None
+        # Called with an event whose notification function is about to run in the guest, and with None when it has returned.
+        self.trace_notify: Callable[[Cpu, Event | None], None] | None = None
         self.memory_map = MemoryMap()
         self._describe_ram()
         self._pool = Pool(self.memory_map)
