@@ -1,0 +1,6 @@
+"""Makes the signing helpers of the security tests importable here."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "security"))
