@@ -193,8 +193,7 @@ class Session:
     def _conclude(self) -> int:
         machine = self._machine
         if machine.report:
-            for line in machine.report:
-                complain(line)
+            self._say("\n".join(machine.report))
         if machine.error is not None:
             raise machine.error
         outcome = machine.outcome

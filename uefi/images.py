@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from loader import pe
 from loader.errors import LoaderError
+from loader.resources import hii_package_list
 from uefi import guids
 from uefi import memory_types as mt
 from uefi.memory_map import PAGE
@@ -73,6 +74,10 @@ class Images:
         """The image behind a handle."""
         return self._images.get(handle)
 
+    def all(self) -> list[Image]:
+        """Every image that is loaded, in the order of loading."""
+        return list(self._images.values())
+
     def containing(self, address: int) -> Image | None:
         """The image whose memory holds `address`."""
         for image in self._images.values():
@@ -111,6 +116,10 @@ class Images:
         status = firmware.authorize(image, path)
         image.denied = status != Status.SUCCESS
         self._describe(image, parent, path, device, code, kind)
+        packages = hii_package_list(parsed, window)
+        if packages is not None:
+            # UEFI 2.10, 7.4.1: an image with HII resources has them as a protocol on its handle.
+            firmware.handles.install(image.handle, guids.HII_PACKAGE_LIST_PROTOCOL, base + packages[0])
         return status, image
 
     def _place(self, parsed: pe.PeImage) -> tuple[int, int]:
@@ -190,7 +199,8 @@ class Images:
         firmware = self._firmware
         self._images.pop(image.handle, None)
         firmware.handles.forget_agent(image.handle)
-        for guid in (guids.LOADED_IMAGE_DEVICE_PATH_PROTOCOL, guids.LOADED_IMAGE_PROTOCOL):
+        own = (guids.HII_PACKAGE_LIST_PROTOCOL, guids.LOADED_IMAGE_DEVICE_PATH_PROTOCOL, guids.LOADED_IMAGE_PROTOCOL)
+        for guid in own:
             if firmware.handles.interface(image.handle, guid) is not None:
                 firmware.handles.uninstall(image.handle, guid)
         for address in (image.loaded_image, image.path, image.file_path):
