@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.options import RunOptions
@@ -25,18 +26,28 @@ from uefi.tables.smbios import SmbiosSettings
 from uefi.variables.standard_globals import load_option, standard_globals
 from uefi.variables.store import VariableStore
 
+if TYPE_CHECKING:
+    from uefi.graphics.framebuffer import Framebuffer
+
 
 class Assembly:
     """One machine, ready to run: `computer.run()` on one thread gives an `uefi.firmware.Outcome`."""
 
     def __init__(
-        self, computer: Computer, board: PcBoard, firmware: Firmware, platform: Platform, console: HostConsole
+        self,
+        computer: Computer,
+        board: PcBoard,
+        firmware: Firmware,
+        platform: Platform,
+        console: HostConsole,
+        screen: "Framebuffer",
     ) -> None:
         self.computer = computer
         self.board = board
         self.firmware = firmware
         self.platform = platform
         self.console = console
+        self.screen = screen
 
     def close(self) -> None:
         """Free the machine's memory."""
@@ -82,10 +93,12 @@ def assemble(
     firmware.authorize = secure_boot_check(firmware, store)
     platform = Platform(firmware, console)
     platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
+    screen = platform.add_graphics()
+    platform.offer_services()
     install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
     install_smbios(firmware, _smbios(computer, options.cpus))
     install_memory_attributes(firmware)
-    return Assembly(computer, board, firmware, platform, console)
+    return Assembly(computer, board, firmware, platform, console, screen)
 
 
 def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:

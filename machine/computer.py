@@ -17,6 +17,7 @@ from machine.bus import Bus
 from machine.clock import Clock, RealClock, VirtualClock
 from machine.cpu import Cpu, Fault, Stop
 from machine.cpuid import CpuidTable
+from machine.engine.base import Engine
 from machine.engine.unicorn import UnicornEngine
 from machine.idle import IdleDetector
 from machine.interrupts.controller import InterruptController
@@ -57,7 +58,7 @@ class Computer:
         self._attention = False
         self._wake = threading.Condition()
         self._end: Any = None
-        self.engine = UnicornEngine(self.memory, self, cpus)
+        self.engine: Engine = UnicornEngine(self.memory, self, cpus)
         self._alarm = Alarm(self._on_alarm)
         if self.virtual:
             self.port_read = self._virtual(self.bus.port_read)  # type: ignore[method-assign]

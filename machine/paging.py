@@ -183,6 +183,11 @@ class IdentityMap:
                 slot = self._split(page)
                 self._memory.set_u64(slot, self._memory.u64(slot) & ~self.mask)
 
+    def forbid_execution(self, address: int) -> None:
+        """Make one 4 KiB page no-execute; with EFER.NXE a jump there faults."""
+        slot = self._split(address)
+        self._memory.set_u64(slot, self._memory.u64(slot) | NO_EXECUTE)
+
     def _split(self, address: int) -> int:
         """The 4 KiB entry of `address`, after splitting its 2 MiB page where that is still whole."""
         memory = self._memory

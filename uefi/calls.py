@@ -14,7 +14,7 @@ from machine.cpu import Cpu
 from machine.errors import BadAddress
 from uefi.dispatcher import RETURN_PORT, Service
 from uefi.interface import Dispatch, GuestCall
-from uefi.status import EfiError, Status
+from uefi.status import EfiError, Status, status_name
 
 if TYPE_CHECKING:
     from uefi.firmware import Firmware
@@ -116,7 +116,12 @@ class Calls:
 
     def _wake(self, cpu: Cpu, value: int) -> None:
         record = self.stack[-1]
-        self._resume[record.kind](cpu, record, value)
+        try:
+            self._resume[record.kind](cpu, record, value)
+        except BadAddress as error:
+            self._firmware.crash(cpu, f"{error}: a pointer that the guest passed, or its stack, is no memory any more")
+        except EfiError as error:
+            self._firmware.crash(cpu, f"the firmware cannot go on: {status_name(error.status)}")
 
     def yield_to_loop(self, cpu: Cpu, record: Record) -> None:
         """Leave the engine; when it runs again, the record on top is resumed with 0. For services that wait."""
@@ -161,9 +166,11 @@ class Calls:
 
     def dispatch_then_return(self, cpu: Cpu, rsp: int, value: int) -> None:
         """Run pending notifications, then let the caller at [rsp] go on with `value`."""
-        record = Record("dispatch", rsp, {"value": value, "tpl": self._firmware.events.tpl})
-        self.push(record)
-        self._resume_dispatch(cpu, record, 0)
+        if len(self.stack) >= MAXIMUM_DEPTH:
+            cpu.set(reg.RAX, value)
+            return
+        self.push(Record("dispatch", rsp, {"value": value, "tpl": self._firmware.events.tpl}))
+        self._wake(cpu, 0)
 
     def dispatch_nested(self, cpu: Cpu, rsp: int) -> None:
         """Run pending notifications, then resume the record that is on top now."""

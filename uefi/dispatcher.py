@@ -26,6 +26,16 @@ STUB_SIZE = 8
 PAGES = 8
 _PER_REGION = PAGES * 4096 // STUB_SIZE
 
+POLLS = frozenset(
+    (
+        *("EFI_SIMPLE_TEXT_INPUT_PROTOCOL.ReadKeyStroke", "EFI_SIMPLE_TEXT_INPUT_EX_PROTOCOL.ReadKeyStrokeEx"),
+        *("EFI_SERIAL_IO_PROTOCOL.GetControl", "EFI_SERIAL_IO_PROTOCOL.Read"),
+        *("EFI_BOOT_SERVICES.CheckEvent", "EFI_BOOT_SERVICES.RaiseTPL", "EFI_BOOT_SERVICES.RestoreTPL"),
+        "EFI_RUNTIME_SERVICES.GetTime",
+    )
+)
+"""What a guest that waits for input calls over and over; every other service is a sign that it works."""
+
 PENDING = object()
 """What a handler returns that has arranged for the guest to go on by itself (see `uefi.calls`)."""
 
@@ -35,13 +45,14 @@ class Service:
 
     __slots__ = (
         *("count", "handler", "masks", "name", "narrow", "owner"),
-        *("pointers", "runtime", "signature", "table"),
+        *("pointers", "polls", "runtime", "signature", "table"),
     )
 
     def __init__(self, table: type, slot: "Slot", owner: "Interface | None", runtime: bool) -> None:
         self.table = table
         self.owner = owner if slot.signature.static else None
         self.name = slot.name
+        self.polls = slot.name in POLLS
         self.signature = slot.signature
         self.handler = slot.handler
         self.masks = slot.signature.masks
@@ -110,8 +121,11 @@ class Dispatcher:
         except IndexError:
             return cpu.set(reg.RAX, Status.INVALID_PARAMETER)
         count = service.count
+        depth = len(firmware.calls.stack)
         values: list[Any] = [rcx, rdx, r8, r9][:count]
         try:
+            if not service.polls:
+                firmware.computer.idle.effect()
             if firmware.left_boot_services:
                 firmware.memory.linear = firmware.computer.linear(cpu)
             if count > 4:
@@ -138,8 +152,10 @@ class Dispatcher:
                 firmware.calls.start_steps(cpu, rsp, service, result)
                 return None
         except EfiError as error:
+            del firmware.calls.stack[depth:]
             result = error.status
         except BadAddress:
+            del firmware.calls.stack[depth:]
             result = Status.INVALID_PARAMETER
         if result is not PENDING:
             self._finish(cpu, service, rsp, result or 0)

@@ -90,7 +90,7 @@ class GuestMemory:
 
     def read_ucs2(self, address: int, limit: int = 65536) -> str:
         """The CHAR16 string at `address`, without its NUL; at most `limit` characters. The end of RAM ends it too."""
-        parts = []
+        parts: list[bytes] = []
         while limit > 0:
             n = min(limit, _UCS2_CHUNK)
             try:

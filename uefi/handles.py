@@ -1,5 +1,6 @@
 """The handle and protocol database (UEFI 2.10, 7.3)."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from uefi.guids import Guid
@@ -54,14 +55,26 @@ class Handles:
         self._handles: dict[int, dict[bytes, Protocol]] = {}
         self._by_guid: dict[bytes, dict[int, None]] = {}
         self._registrations: dict[int, Registration] = {}
+        self._offers: dict[bytes, Callable[[], Interface]] = {}
         self.key = 0
         """Grows with every change of the database; ConnectController looks at it."""
 
     def __contains__(self, handle: int) -> bool:
         return handle in self._handles
 
+    def offer(self, guid: Guid, make: "Callable[[], Interface]") -> None:
+        """Install a protocol on a handle of its own when somebody first looks for it: most images never do."""
+        self._offers[guid] = make
+
+    def _take_up(self, guid: bytes) -> None:
+        make = self._offers.pop(guid, None)
+        if make is not None:
+            self.install(None, Guid(guid), make())
+
     def all(self) -> list[int]:
         """Every handle in the order of their making."""
+        for guid in list(self._offers):
+            self._take_up(guid)
         return list(self._handles)
 
     def protocols(self, handle: int) -> dict[bytes, Protocol]:
@@ -127,6 +140,8 @@ class Handles:
 
     def find(self, guid: bytes) -> list[int]:
         """The handles that have a protocol, in the order in which they got it."""
+        if guid in self._offers:
+            self._take_up(guid)
         return list(self._by_guid.get(guid, ()))
 
     def register(self, guid: Guid, event: int) -> int:

@@ -1,17 +1,22 @@
 """The platform behind the firmware: which handles exist, with which device paths and protocols, before an image starts."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from images.block import BlockDevice
 from images.tree import FileSystem
 from machine.console import HostConsole
 from uefi import guids
+from uefi import memory_types as mt
 from uefi.console.keyboard import Keyboard
 from uefi.console.text_screen import TextScreen
 from uefi.device_path import nodes
 from uefi.device_path import path as device_path
 from uefi.device_path.nodes import Node
+from uefi.guids import Guid
+from uefi.interface import Interface
+from uefi.memory_map import PAGE
 from uefi.protocols.block_io import BlockIo, DiskIo
 from uefi.protocols.serial_io import SerialIo
 from uefi.protocols.simple_file_system import SimpleFileSystem
@@ -21,6 +26,7 @@ from uefi.protocols.simple_text_output import SimpleTextOutput
 
 if TYPE_CHECKING:
     from uefi.firmware import Firmware
+    from uefi.graphics.framebuffer import Framebuffer
 
 PCI_ROOT = nodes.pci_root()
 _LPC = nodes.pci(0x1F, 0)
@@ -68,6 +74,44 @@ class Platform:
         output = (handle, text_out.address)
         firmware.system_table.set_consoles((handle, text_in.address), output, output)
         return screen
+
+    def add_graphics(self) -> "Framebuffer":
+        """A framebuffer in reserved RAM, and EFI_GRAPHICS_OUTPUT_PROTOCOL when somebody looks for it."""
+        from uefi.graphics.framebuffer import Framebuffer, size_needed
+
+        firmware = self.firmware
+        size = size_needed()
+        base = firmware.pages(size // PAGE, mt.RESERVED)
+        screen = Framebuffer(firmware.computer.memory.window(base, size), base)
+
+        def make() -> Interface:
+            from uefi.protocols.graphics_output import GraphicsOutput
+
+            return GraphicsOutput(firmware, screen)
+
+        firmware.handles.offer(guids.GRAPHICS_OUTPUT_PROTOCOL, make)
+        return screen
+
+    def offer_services(self) -> None:
+        """The protocols that stand alone: each is made when an image first looks for it."""
+        firmware = self.firmware
+
+        def offer(guid: Guid, module: str, name: str, *arguments: Any) -> None:
+            def make() -> Interface:
+                interface: Interface = getattr(import_module(f"uefi.protocols.{module}"), name)(firmware, *arguments)
+                return interface
+
+            firmware.handles.offer(guid, make)
+
+        offer(guids.DEVICE_PATH_UTILITIES_PROTOCOL, "device_path_utilities", "DevicePathUtilities")
+        offer(guids.DEVICE_PATH_TO_TEXT_PROTOCOL, "device_path_to_text", "DevicePathToText")
+        offer(guids.DEVICE_PATH_FROM_TEXT_PROTOCOL, "device_path_from_text", "DevicePathFromText")
+        offer(guids.UNICODE_COLLATION2_PROTOCOL, "unicode_collation", "UnicodeCollation")
+        offer(guids.UNICODE_COLLATION_PROTOCOL, "unicode_collation", "UnicodeCollation1")
+        offer(guids.DECOMPRESS_PROTOCOL, "decompress", "Decompress")
+        offer(guids.RNG_PROTOCOL, "rng", "Rng", firmware.computer.random_bytes)
+        offer(guids.TIMESTAMP_PROTOCOL, "timestamp", "Timestamp")
+        offer(guids.MP_SERVICES_PROTOCOL, "mp_services", "MpServices")
 
     def add_file_system(self, file_system: FileSystem, node: Node) -> Volume:
         """A volume that is not on a block device: a host's folder."""

@@ -44,6 +44,9 @@ class Processor:
         end = computer.memory.end
         tables = firmware.pages(-(-IdentityMap.size_for(end) // 4096), mt.BOOT_DATA)
         self.map = IdentityMap(computer.memory, tables, end, computer.encryption_mask)
+        # A call through a null pointer ends in a crash report, not in the execution of zeros. Reading page 0 is allowed:
+        # TamaGo does it on processors that are not AMD's.
+        self.map.forbid_execution(0)
         self.gdt = firmware.pages(1, mt.BOOT_DATA)
         firmware.memory.write(self.gdt, b"".join(d.to_bytes(8, "little") for d in _DESCRIPTORS))
         self.idt = firmware.pages(1, mt.BOOT_DATA)

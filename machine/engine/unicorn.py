@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from machine import registers as reg
-from machine.cpu import Fault, Stop
+from machine.cpu import Cpu, Fault, Stop
 from machine.engine import unicorn_abi as abi
 from machine.engine.base import Handlers
 from machine.errors import BadAddress, EngineError
@@ -405,6 +405,14 @@ class UnicornCpu:
             return Stop.HALTED if halted else Stop.KICKED
         return Stop.HALTED
 
+    def flush_code(self) -> None:
+        """Drop all translated code."""
+        self._ctl(abi.CTL_TB_FLUSH)
+
+    def flush_translations(self) -> None:
+        """Drop all TLB entries."""
+        self._ctl(abi.CTL_TLB_FLUSH)
+
     def close(self) -> None:
         """Free the instance."""
         self._lib.close(self.handle)
@@ -423,20 +431,22 @@ class UnicornEngine:
         self.stopping = False
         self._running: UnicornCpu | None = None
         memory.on_code_write = self.invalidate
-        self.cpus = [UnicornCpu(self, index) for index in range(cpus)]
+        self._instances = [UnicornCpu(self, index) for index in range(cpus)]
+        self.cpus: list[Cpu] = list(self._instances)
 
-    def run(self, cpu: UnicornCpu) -> Stop:
+    def run(self, cpu: Cpu) -> Stop:
         """Run `cpu` until it halts, faults or is kicked."""
         return self._start(cpu, 0)
 
-    def step(self, cpu: UnicornCpu) -> Stop:
+    def step(self, cpu: Cpu) -> Stop:
         """Run one instruction."""
         return self._start(cpu, 1)
 
-    def _start(self, cpu: UnicornCpu, count: int) -> Stop:
-        self._running = cpu
+    def _start(self, cpu: Cpu, count: int) -> Stop:
+        instance = self._instances[cpu.index]
+        self._running = instance
         try:
-            return cpu.start(count)
+            return instance.start(count)
         finally:
             self._running = None
             self.stopping = False
@@ -450,18 +460,19 @@ class UnicornEngine:
 
     def invalidate(self, address: int, size: int) -> None:
         """Drop translated code: all of it, which costs less than finding out which."""
-        for cpu in self.cpus:
-            cpu._ctl(abi.CTL_TB_FLUSH)
-            cpu._ctl(abi.CTL_TLB_FLUSH)
+        for cpu in self._instances:
+            cpu.flush_code()
+            cpu.flush_translations()
         self.memory.code_pages.clear()
 
     def flush_translations(self) -> None:
         """Drop every TLB entry."""
-        for cpu in self.cpus:
-            cpu._ctl(abi.CTL_TLB_FLUSH)
+        for cpu in self._instances:
+            cpu.flush_translations()
 
     def close(self) -> None:
         """Free every instance."""
-        for cpu in self.cpus:
+        for cpu in self._instances:
             cpu.close()
+        self._instances = []
         self.cpus = []

@@ -1,5 +1,7 @@
 """Image services (UEFI 2.10, 7.4): LoadImage, StartImage, Exit, UnloadImage."""
 
+from typing import Any
+
 from machine import registers as reg
 from machine.cpu import Cpu
 from uefi import guids
@@ -177,7 +179,7 @@ class ImageServices(BootServicesPart):
             raise EfiError(Status.INVALID_PARAMETER)
         if image.denied:
             raise EfiError(Status.SECURITY_VIOLATION)
-        state = {"image": handle, "size_at": size_at, "data_at": data_at, "tpl": firmware.events.tpl}
+        state: dict[str, Any] = {"image": handle, "size_at": size_at, "data_at": data_at, "tpl": firmware.events.tpl}
         state["registers"] = [cpu.get(register) for register in reg.NONVOLATILE]
         state["previous"] = firmware.images.current
         record = Record("image", cpu.get(reg.RSP), state, firmware.dispatcher.current)
