@@ -18,7 +18,7 @@ SCAN_F1 = 0x0B
 SCAN_F11 = 0x15
 SCAN_ESC = 0x17
 
-# EFI_KEY_STATE (12.3.3): the valid bit, then the keys held.
+# EFI_KEY_STATE (12.2.3): the valid bit, then the keys held.
 SHIFT_STATE_VALID = 0x80000000
 RIGHT_SHIFT = 0x01
 LEFT_SHIFT = 0x02
@@ -91,7 +91,7 @@ class Keyboard:
     """Turns the bytes of an InputSource into keys, on demand: what is not asked for stays in the queue.
 
     `now` gives nanoseconds; it decides when a lone ESC is the ESC key. Each of `listeners` is called once with each
-    key, as soon as it is known. `toggle_state` is what SetState (12.3.4) asked for; a serial line has no lamps.
+    key, as soon as it is known. `toggle_state` is what SetState (12.2.4) asked for; a serial line has no lamps.
     """
 
     __slots__ = ("_buffer", "_escape_since", "_keys", "_now", "_source", "listeners", "toggle_state")

@@ -19,7 +19,7 @@ class Decompress(Interface):
 
     @function(0x00, "GetInfo(ptr Source, u32 SourceSize, ptr DestinationSize, ptr ScratchSize)")
     def get_info(self, cpu: Cpu, source: int, source_size: int, destination_size: int, scratch_size: int) -> int:
-        """Sizes of the buffers that Decompress wants (19.5.1)."""
+        """Sizes of the buffers that Decompress wants."""
         if not (source and destination_size and scratch_size) or source_size < HEADER_SIZE:
             return Status.INVALID_PARAMETER
         memory = self.firmware.memory
@@ -35,7 +35,7 @@ class Decompress(Interface):
         "Decompress(ptr Source, u32 SourceSize, ptr Destination, u32 DestinationSize, ptr Scratch, u32 ScratchSize)",
     )
     def decompress(self, cpu: Cpu, source: int, source_size: int, *buffers: int) -> int:
-        """Unpack; EFI_INVALID_PARAMETER for damaged data and for a buffer that is too small (19.5.2)."""
+        """Unpack; EFI_INVALID_PARAMETER for damaged data and for a buffer that is too small."""
         destination, destination_size, _scratch, scratch_size = buffers
         if not source or not destination or scratch_size < SCRATCH_SIZE:
             return Status.INVALID_PARAMETER

@@ -29,7 +29,7 @@ class Rng(Interface):
 
     @function(0x00, "GetInfo(ptr RNGAlgorithmListSize, ptr RNGAlgorithmList)")
     def get_info(self, cpu: Cpu, list_size: int, algorithm_list: int) -> int:
-        """The GUIDs of the algorithms, the default one first (37.5.1)."""
+        """The GUIDs of the algorithms, the default one first."""
         if not list_size:
             return Status.INVALID_PARAMETER
         memory = self.firmware.memory
@@ -45,7 +45,7 @@ class Rng(Interface):
 
     @function(0x08, "GetRNG(guid RNGAlgorithm, u64 RNGValueLength, ptr RNGValue)")
     def get_rng(self, cpu: Cpu, algorithm: Guid | None, length: int, value: int) -> int:
-        """Random bytes; without an algorithm, of the default one (37.5.2)."""
+        """Random bytes; without an algorithm, of the default one."""
         if not length or not value:
             return Status.INVALID_PARAMETER
         if algorithm is not None and algorithm not in _ALGORITHMS:

@@ -17,13 +17,13 @@ class Timestamp(Interface):
 
     @function(0x00, "static GetTimestamp()")
     def get_timestamp(self, cpu: Cpu) -> int:
-        """The counter's value, not a status (39.1.1)."""
+        """The counter's value, not a status."""
         self.firmware.computer.idle.time_poll()
         return self.firmware.clock.tsc() & _END_VALUE
 
     @function(0x08, "static GetProperties(ptr Properties)")
     def get_properties(self, cpu: Cpu, properties: int) -> int:
-        """EFI_TIMESTAMP_PROPERTIES: ticks a second and the value after which the counter starts at 0 (39.1.2)."""
+        """EFI_TIMESTAMP_PROPERTIES: ticks a second and the value after which the counter starts at 0."""
         if not properties:
             return Status.INVALID_PARAMETER
         self.firmware.memory.write_u64(properties, self.firmware.clock.tsc_frequency)

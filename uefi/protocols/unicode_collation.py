@@ -28,7 +28,7 @@ def fold_lower(text: str) -> str:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Whether the whole text fits the pattern, whatever the case (MetaiMatch, 35.4.2).
+    """Whether the whole text fits the pattern, whatever the case (MetaiMatch, 21.1).
 
     "*" stands for any characters, "?" for one, "[abc]" and "[a-z]" for one of a set; a "[" that is never closed fits
     nothing. Takes no more steps than the lengths' product, so that no pattern hangs.
@@ -88,7 +88,7 @@ def _fits(character: str, token: str) -> bool:
 
 
 def to_fat(text: str, size: int) -> tuple[bytes, bool]:
-    """At most `size` characters of an 8.3 name, and whether "_" had to stand for some (StrToFat, 35.4.6).
+    """At most `size` characters of an 8.3 name, and whether "_" had to stand for some (StrToFat, 21.1).
 
     Periods and blanks are left out.
     """
@@ -109,7 +109,7 @@ def to_fat(text: str, size: int) -> tuple[bytes, bool]:
 
 
 class UnicodeCollation(Interface):
-    """EFI_UNICODE_COLLATION_PROTOCOL with RFC 4646 language codes (UEFI 2.10, 35.4)."""
+    """EFI_UNICODE_COLLATION_PROTOCOL with RFC 4646 language codes (UEFI 2.10, 21.1)."""
 
     NAME = "EFI_UNICODE_COLLATION_PROTOCOL"
     GUID = guids.UNICODE_COLLATION2_PROTOCOL
@@ -128,39 +128,39 @@ class UnicodeCollation(Interface):
 
     @function(0x00, "StriColl(ptr Str1, ptr Str2)")
     def stri_coll(self, cpu: Cpu, first: int, second: int) -> int:
-        """-1, 0 or 1 as the first string sorts before, with or after the second, whatever the case (35.4.1)."""
+        """-1, 0 or 1 as the first string sorts before, with or after the second, whatever the case."""
         left, right = fold_upper(self._text(first)), fold_upper(self._text(second))
         return (left > right) - (left < right) & 0xFFFF_FFFF_FFFF_FFFF
 
     @function(0x08, "MetaiMatch(ptr String, ptr Pattern)")
     def metai_match(self, cpu: Cpu, string: int, pattern: int) -> int:
-        """TRUE when the string fits the pattern (35.4.2)."""
+        """TRUE when the string fits the pattern."""
         return int(matches(self._text(string), self._text(pattern)))
 
     @function(0x10, "StrLwr(ptr Str)")
     def str_lwr(self, cpu: Cpu, string: int) -> int:
-        """Lower case, in place (35.4.3)."""
+        """Lower case, in place."""
         text = fold_lower(self._text(string))
         self.firmware.memory.write(string, text.encode("utf-16-le", "surrogatepass"))
         return Status.SUCCESS
 
     @function(0x18, "StrUpr(ptr Str)")
     def str_upr(self, cpu: Cpu, string: int) -> int:
-        """Upper case, in place (35.4.4)."""
+        """Upper case, in place."""
         text = fold_upper(self._text(string))
         self.firmware.memory.write(string, text.encode("utf-16-le", "surrogatepass"))
         return Status.SUCCESS
 
     @function(0x20, "FatToStr(u64 FatSize, ptr Fat, ptr String)")
     def fat_to_str(self, cpu: Cpu, size: int, fat: int, string: int) -> int:
-        """An 8-bit name up to its NUL or `size` characters as a CHAR16 string (35.4.5)."""
+        """An 8-bit name up to its NUL or `size` characters as a CHAR16 string."""
         name = self.firmware.memory.read(fat, min(size, MAX_STRING)).partition(b"\0")[0]
         self.firmware.memory.write_ucs2(string, name.decode("latin-1"))
         return Status.SUCCESS
 
     @function(0x28, "StrToFat(ptr String, u64 FatSize, ptr Fat)")
     def str_to_fat(self, cpu: Cpu, string: int, size: int, fat: int) -> int:
-        """An 8.3 name without NUL; TRUE when some character had no place in it (35.4.6)."""
+        """An 8.3 name without NUL; TRUE when some character had no place in it."""
         name, replaced = to_fat(self._text(string), min(size, MAX_STRING))
         self.firmware.memory.write(fat, name)
         return int(replaced)
