@@ -179,7 +179,7 @@ class Entry:
                 self._grow(size, size)
             else:
                 keep = -(-size // self.volume.bpb.cluster_size)
-                chain = self.chain()
+                chain = self._whole_chain()
                 self.volume.table.release(chain[keep:])
                 if keep:
                     self.volume.table.set(chain[keep - 1], self.volume.table.end_mark)
@@ -249,6 +249,13 @@ class Entry:
         if self.directory is not None and not self.removed:
             self.directory.write_slots(self.slots[-1], self.raw)
 
+    def _whole_chain(self) -> "array[int]":
+        """The chain, as long as the size says it must be at least. Raises FatError if it is shorter."""
+        chain = self.chain()
+        if len(chain) * self.volume.bpb.cluster_size < self.size:
+            raise FatError(f"FAT: {self.name} has {self.size} bytes in {len(chain)} clusters")
+        return chain
+
     def _changed(self) -> None:
         self.raw[11] |= ARCHIVE
         _stamp(self.raw, self.volume.now())
@@ -259,7 +266,7 @@ class Entry:
         if size > SIZE_LIMIT:
             raise VolumeFull(f"{self.name}: {size} bytes, FAT files hold at most {SIZE_LIMIT}")
         volume = self.volume
-        chain = self.chain()
+        chain = self._whole_chain()
         missing = -(-size // volume.bpb.cluster_size) - len(chain)
         if missing > 0:
             added = volume.table.allocate(missing, chain[-1] if chain else None)

@@ -297,3 +297,74 @@ def test_a_failed_device_stops_changes() -> None:
 def test_format_refuses_what_cannot_be(fat_type: int, size: int, cluster: int | None) -> None:
     with pytest.raises(FatError):
         format_fat(MemoryDevice(size), fat_type=fat_type, cluster_size=cluster)
+
+
+@pytest.mark.parametrize("fat_type", [12, 16, 32])
+def test_old_contents_never_show(fat_type: int) -> None:
+    """What deleted files left in the clusters is not seen in gaps, grown files or new directories."""
+    volume = make_volume(fat_type)
+    filler = volume.open("\\filler", create=True, write=True)
+    filler.write(0, b"\xee" * volume.free_bytes)
+    filler.delete()
+    root = volume.root()
+    gap = root.open("gap", create=True, write=True)
+    gap.write(100, b"a")
+    gap.write(40_000, b"b")
+    assert gap.read(0, 40_001) == bytes(100) + b"a" + bytes(39_899) + b"b"
+    gap.set_info(size=50)
+    gap.set_info(size=70_000)
+    assert gap.read(0, 70_000) == bytes(70_000)
+    directory = root.open("d", create=True, write=True, attributes=DIRECTORY)
+    for number in range(100):
+        directory.open(f"N{number}", create=True, write=True)
+    assert len(FatVolume(volume.device).lookup("\\d").children()) == 100
+    check(volume)
+
+
+def test_what_follows_a_directorys_end_stays_hidden() -> None:
+    """Slots after the end mark may hold anything (FAT specification 1.03, DIR_Name[0])."""
+    volume = make_volume(16)
+    ghost = b"GHOST   TXT" + bytes(21)
+    volume.device.write(volume.bpb.root_offset + 64, ghost * 50)
+    fresh = FatVolume(volume.device)
+    for number in range(20):
+        fresh.make(f"\\A rather long name {number}")
+        shown = [entry.name for entry in FatVolume(volume.device).root_entry.children()]
+        assert shown == [f"A rather long name {count}" for count in range(number + 1)]
+
+
+def test_bits_of_the_table_that_are_not_ours() -> None:
+    volume = make_volume(32)
+    table = volume.bpb.fat_offset
+    volume.device.write(table + 3 * 4, bytes.fromhex("000000a0 000000b0 000000c0"))
+    fresh = FatVolume(volume.device, now=lambda: NOW)
+    assert fresh.free_bytes == volume.free_bytes
+    file = fresh.open("\\f", create=True, write=True)
+    file.write(0, b"x" * 1500)
+    assert fresh.lookup("\\f").chain().tolist() == [3, 4, 5]
+    assert fresh.device.read(table + 3 * 4, 12) == bytes.fromhex("040000a0 050000b0 ffffffcf")
+    file.delete()
+    assert fresh.device.read(table + 3 * 4, 12) == bytes.fromhex("000000a0 000000b0 000000c0")
+
+
+def test_the_half_byte_after_the_last_entry_of_fat12() -> None:
+    volume = next(
+        volume for blocks in range(2048, 2060) if (volume := make_volume(12, blocks * 512)).table.last % 2 == 0
+    )
+    where = volume.bpb.fat_offset + volume.table.last * 3 // 2 + 1
+    volume.device.write(where, bytes([0x70]))
+    fresh = FatVolume(volume.device)
+    fresh.make("\\all").write(0, b"1" * fresh.free_bytes)
+    assert fresh.free_bytes == 0
+    assert fresh.device.read(where, 1) == bytes([0x7F])
+
+
+def test_only_the_active_table_where_mirroring_is_off() -> None:
+    volume = make_volume(32)
+    bpb = volume.bpb
+    volume.device.write(0x28, b"\x81\x00")
+    first = volume.device.read(bpb.fat_offset, bpb.fat_size)
+    fresh = FatVolume(volume.device)
+    fresh.make("\\f").write(0, b"x" * 5000)
+    assert volume.device.read(bpb.fat_offset, bpb.fat_size) == first
+    assert FatVolume(volume.device).open("\\f").read(4999, 9) == b"x"

@@ -267,3 +267,26 @@ def test_every_slot_a_long_name_part() -> None:
     assert fresh.root().entries() == []
     volume.device.write(root, (b"\x13" + b"a\0" * 5 + b"\x0f\0\x55" + b"a\0" * 6 + b"\0\0" + b"a\0" * 2) * 512)
     assert FatVolume(volume.device).root().entries() == []
+
+
+@pytest.mark.parametrize("fat_type", [12, 16, 32])
+@pytest.mark.parametrize("first", [0, None])
+def test_size_beyond_the_chain(fat_type: int, first: int | None) -> None:
+    volume = make_volume(fat_type)
+    entry = volume.lookup("\\small")
+    struct.pack_into("<I", entry.raw, 28, 0xFFFF_FFF0)
+    if first is not None:
+        struct.pack_into("<H", entry.raw, 26, first)
+    entry.store()
+    fresh = FatVolume(volume.device)
+    file = fresh.open("\\small", write=True)
+    for action in (
+        lambda: file.read(5000, 10),
+        lambda: file.write(0xFFFF_FFF0, b"end"),
+        lambda: file.write(5000, b"inside"),
+        lambda: file.set_info(size=1000),
+        lambda: file.set_info(size=0xFFFF_FFF8),
+    ):
+        with pytest.raises(FatError):
+            action()
+    file.delete()
