@@ -20,7 +20,7 @@ _DISK_NODES = (nodes.pci(3, 0), nodes.nvme(1))
 
 def add_image_alone(platform: Platform, image: Path) -> Volume:
     """A volume in memory with nothing but the image in it, at the path of a removable medium."""
-    from images.memory_folder import MemoryFolder  # noqa: PLC0415
+    from images.memory_folder import MemoryFolder
 
     folder = MemoryFolder(now=platform.firmware.clock.wall)
     try:
@@ -34,7 +34,7 @@ def add_esp(platform: Platform, source: Path, *, write: bool) -> Volume:
     """The EFI system partition from a host folder or a disk image; its changes stay in memory unless `write`."""
     try:
         if source.is_dir():
-            from images.host_folder import HostFolder  # noqa: PLC0415
+            from images.host_folder import HostFolder
 
             folder = HostFolder(source, write_through=write, now=platform.firmware.clock.wall)
             return platform.add_file_system(folder, _VOLUME_NODE)
@@ -44,8 +44,8 @@ def add_esp(platform: Platform, source: Path, *, write: bool) -> Volume:
 
 
 def _open_fat(device: BlockDevice) -> FileSystem | None:
-    from images.fat.bpb import looks_like_fat  # noqa: PLC0415
-    from images.fat.volume import FatVolume  # noqa: PLC0415
+    from images.fat.bpb import looks_like_fat
+    from images.fat.volume import FatVolume
 
     if not looks_like_fat(device):
         return None
@@ -57,7 +57,7 @@ def _open_fat(device: BlockDevice) -> FileSystem | None:
 
 def add_disk(platform: Platform, source: Path, *, write: bool) -> Volume:
     """A disk image with its partitions; the volume to boot from is its ESP. ImageError or CvmbootError without one."""
-    from images.disk import open_disk  # noqa: PLC0415
+    from images.disk import open_disk
 
     disk = open_disk(source, write)
     whole = device_path.join(PCI_ROOT, *_DISK_NODES)

@@ -9,7 +9,7 @@ from images.cow import Budget
 from images.errors import NotFound
 from images.folder_node import BLOCK_SIZE, FolderNode
 from images.host_folder import DEFAULT_CAPACITY, HostFolder
-from images.tree import DIRECTORY, fold
+from images.tree import DIRECTORY
 
 
 class MemoryFolder(HostFolder):

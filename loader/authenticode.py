@@ -52,7 +52,7 @@ def digest(image: PeImage, algorithm: str = "sha256") -> bytes:
     8 bytes; signing tools pad the file itself. Raises DamagedImageError if headers, sections and certificate table are
     larger than the file (they overlap), ValueError for another algorithm.
     """
-    import hashlib  # noqa: PLC0415 - start-up time
+    import hashlib
 
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm {algorithm!r}, want one of {', '.join(ALGORITHMS)}")

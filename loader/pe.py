@@ -282,7 +282,7 @@ def _parse_headers(file: memoryview, pe_offset: int, table_end: int) -> Any:
     pefile gets the headers only, with the DOS stub cut out: it scans the stub for a Rich header, byte by byte, and
     fails on a crafted one. Its section list is not used: it is sorted and lacks what pefile finds suspicious.
     """
-    import pefile  # type: ignore[import-untyped]  # noqa: PLC0415 - start-up time
+    import pefile  # type: ignore[import-untyped]
 
     head = b"MZ" + bytes(58) + struct.pack("<I", _DOS_HEADER_SIZE) + bytes(file[pe_offset:table_end])
     try:

@@ -52,7 +52,7 @@ class PhysicalMemory:
 
     def offset(self, address: int, size: int) -> int:
         """Where the `size` bytes at physical `address` lie in `view`; BadAddress unless all of them are RAM."""
-        if 0 <= address and address + size <= self.low_size:
+        if address >= 0 and address + size <= self.low_size:
             return address
         if address >= HIGH_START and address + size <= self.end:
             return address - HIGH_START + self.low_size

@@ -146,7 +146,7 @@ class Images:
 
     @staticmethod
     def _name(path: bytes | None) -> str:
-        from uefi.device_path import to_text  # noqa: PLC0415
+        from uefi.device_path import to_text
 
         return to_text.path_to_text(path) if path else "(memory)"
 

@@ -61,7 +61,8 @@ class Interface:
     """A table of functions and data members in guest memory. Subclasses name it and mark its functions.
 
     `NAME` is the specification's name, `GUID` the protocol's (None for tables that are none), `SIZE` the bytes of the C
-    structure. `STATIC` tables are those whose functions take no This pointer. `place` allocates it, writes a stub's address into each slot and lets `fill` write the data members.
+    structure. `STATIC` tables are those whose functions take no This pointer. `place` allocates the table, writes a
+    stub's address into each slot and lets `fill` write the data members.
     """
 
     NAME: ClassVar[str] = ""

@@ -59,7 +59,10 @@ class MemoryMap:
         return None if at is None else self._regions[at].type
 
     def convert(self, start: int, end: int, wanted: int | None, memory_type: int) -> bool:
-        """Give pages of type `wanted` (None: of any type but conventional) a new type. False, and no change, if they are not all so."""
+        """Give pages of type `wanted` (None: of any type but conventional) a new type.
+
+        False, and no change, if they are not all so.
+        """
         at = self._index(start)
         if at is None:
             return False

@@ -34,8 +34,8 @@ _STUB = 16
 class Processor:
     """Tables in guest memory for the CPUs, and their registers at an image's entry.
 
-    Each IDT gate leads to a stub of its own, `push vector; out INTERRUPT_PORT, eax; add rsp, 8; iretq`. A guest may rewrite GDT and
-    IDT in place, as TamaGo does; both are ordinary memory.
+    Each IDT gate leads to a stub of its own, `push vector; out INTERRUPT_PORT, eax; add rsp, 8; iretq`. A guest may
+    rewrite GDT and IDT in place, as TamaGo does; both are ordinary memory.
     """
 
     def __init__(self, firmware: "Firmware") -> None:

@@ -51,7 +51,10 @@ class Handlers(Protocol):
         ...
 
     def trap_instruction(self, cpu: Cpu, code: bytes) -> int:
-        """An instruction that the engine does not know, `code` being the up to 15 bytes at RIP: its length if handled, else 0 (#UD)."""
+        """An instruction that the engine does not know: its length if handled, else 0 (#UD).
+
+        `code` is the up to 15 bytes at RIP.
+        """
         ...
 
 

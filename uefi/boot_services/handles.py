@@ -1,6 +1,5 @@
 """Protocol handler services: installing, finding (UEFI 2.10, 7.3)."""
 
-from machine import registers as reg
 from machine.cpu import Cpu
 from uefi import guids
 from uefi.boot_services.drivers import disconnect

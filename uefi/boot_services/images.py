@@ -94,7 +94,7 @@ class ImageServices(BootServicesPart):
 
     def _file_name(self, address: int) -> str:
         """The file that the FilePath nodes at `address` name; "" if other nodes stand there."""
-        from uefi.device_path.nodes import MEDIA, from_ucs2  # noqa: PLC0415
+        from uefi.device_path.nodes import MEDIA, from_ucs2
 
         parts = []
         for node in device_path.parse(device_path.read(self.firmware.memory, address)):

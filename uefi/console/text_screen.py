@@ -199,7 +199,7 @@ class TextScreen:
         if character < _FIRST_WIDE:
             return 1
         if self._wide is None:
-            from unicodedata import east_asian_width  # noqa: PLC0415 - start-up time: most guests print no such text
+            from unicodedata import east_asian_width
 
             self._wide = east_asian_width
         return 2 if self._wide(character) in "WF" else 1

@@ -55,7 +55,7 @@ def ascii_bytes(text: str) -> bytes:
 
 def ip_address(arguments: list[str], index: int, size: int) -> bytes:
     """An IPv4 (size 4) or IPv6 (size 16) address; a missing one is all zeroes. Raises DevicePathError otherwise."""
-    import socket  # noqa: PLC0415 - start-up time: few paths hold an address
+    import socket
 
     text = argument(arguments, index, "0.0.0.0" if size == 4 else "::")
     try:

@@ -50,7 +50,7 @@ class SimpleFileSystem(Interface):
     @function(0x08, "OpenVolume(ptr Root)")
     def open_volume(self, cpu: Cpu, root_at: int) -> int:
         """The root directory."""
-        from uefi.protocols.file import File  # noqa: PLC0415  loaded with the first volume that is opened
+        from uefi.protocols.file import File
 
         if not root_at:
             raise EfiError(Status.INVALID_PARAMETER)

@@ -78,7 +78,8 @@ class VariableServices(RuntimeServicesPart):
 
     @function(
         0x80,
-        "QueryVariableInfo(u32 Attributes, ptr MaximumVariableStorageSize, ptr RemainingVariableStorageSize, ptr MaximumVariableSize)",
+        "QueryVariableInfo(u32 Attributes, ptr MaximumVariableStorageSize, ptr RemainingVariableStorageSize,"
+        " ptr MaximumVariableSize)",
     )
     def query_variable_info(
         self, cpu: Cpu, attributes: int, maximum_at: int, remaining_at: int, largest_at: int
