@@ -16,10 +16,9 @@ from uefi.firmware import Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from uefi.variables.store import VariableStore
-
     from cvmboot.trace import Event, Tracer
     from cvmboot.trace_file import TraceFile
+    from uefi.variables.store import VariableStore
 
 RESETS = 10
 """So many resets within RESET_WINDOW are a guest that resets for ever: from then on it starts once a second."""
@@ -58,6 +57,7 @@ class PoweredMachine:
         self._variables: VariableStore | None = None
         self._wake = threading.Event()
         self._resets: deque[float] = deque(maxlen=RESETS)
+        self._on = threading.Event()
         self._tracer: Tracer | None = None
         self._trace_file: TraceFile | None = None
         self._thread = threading.Thread(target=self._main, name="cvmboot-machine", daemon=True)
@@ -78,6 +78,14 @@ class PoweredMachine:
             self._trace_file = TraceFile(self.options.trace, self.warn)
             self.trace(self._trace_file.write)
         self._thread.start()
+
+    def wait_until_on(self) -> None:
+        """Wait until the image has been loaded, or the machine has ended before that."""
+        self._on.wait()
+
+    def call(self, action: "Callable[[Assembly], None]") -> None:
+        """Have the machine's thread call `action` soon; not at all if the machine is off."""
+        self._post(action)
 
     def stop(self, outcome: Outcome) -> None:
         """Switch off, with this outcome unless there is one already."""
@@ -123,6 +131,7 @@ class PoweredMachine:
         finally:
             if self._trace_file is not None:
                 self._trace_file.close()
+            self._on.set()
             self._on_end()
 
     def _flush_trace(self) -> None:
@@ -151,6 +160,7 @@ class PoweredMachine:
                 self._assembly = assembly
                 if self._stopped is not None:
                     assembly.computer.finish(self._stopped)
+            self._on.set()
             return self._until_end(assembly)
         finally:
             with self._lock:
@@ -158,6 +168,8 @@ class PoweredMachine:
             self.console.flush()
             if self._tracer is not None:
                 self._tracer.finish()
+            if self.options.screenshot is not None:
+                self._save_screen(assembly, self.options.screenshot)
             assembly.close()
 
     def _until_end(self, assembly: Assembly) -> Outcome:
@@ -175,6 +187,14 @@ class PoweredMachine:
         if failure is not None:
             raise failure
         return outcome
+
+    def _save_screen(self, assembly: Assembly, path: "Path") -> None:
+        from uefi.graphics.screenshot import save_png
+
+        try:
+            save_png(assembly.screen, path)
+        except OSError as error:
+            self.warn(f"--screenshot {path}: {error.strerror or error}; name a file that can be written")
 
     def _slow_down(self) -> None:
         """A guest that resets for ever must not take the host's processor for it."""
