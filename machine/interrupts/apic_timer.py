@@ -5,7 +5,7 @@ from typing import Any
 
 from machine.clock import NANOSECONDS, Clock, Timer
 
-FREQUENCY = 100_000_000
+FREQUENCY = 25_000_000
 """Hz of the timer's input clock, before the divider. CPUID leaf 0x15 must name it as the crystal's frequency."""
 
 ONE_SHOT, PERIODIC, TSC_DEADLINE = 0, 1, 2
