@@ -54,7 +54,7 @@ def test_names() -> None:
 
 def test_no_guid_is_in_the_table_twice_by_mistake() -> None:
     aliases = {
-        "DEBUG_PORT_DEVICE_PATH": "DEBUGPORT_PROTOCOL",
+        "DEBUGPORT_PROTOCOL": "DEBUG_PORT_DEVICE_PATH",
         "IMAGE_SECURITY_DATABASE": "IMAGE_EXECUTION_INFO_TABLE",
     }
     seen: dict[bytes, str] = {}
