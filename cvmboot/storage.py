@@ -1,15 +1,20 @@
 """Which volumes a guest sees: the image it was given, a host folder, or the partitions of a disk image."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cvmboot.errors import CvmbootError
 from images.block import BlockDevice
 from images.errors import ImageError
-from images.tree import FileSystem
 from uefi.device_path import nodes
 from uefi.device_path import path as device_path
 from uefi.guids import Guid
 from uefi.platform import PCI_ROOT, Platform, Volume
+
+if TYPE_CHECKING:
+    from images.disk import Disk
+    from images.fat.volume import FatVolume
 
 REMOVABLE_PATH = "\\EFI\\BOOT\\BOOTX64.EFI"
 """Where firmware looks for an image on a medium that it has no boot option for (UEFI 2.10, 3.5.1.1)."""
@@ -32,37 +37,67 @@ def add_image_alone(platform: Platform, image: Path) -> Volume:
 
 def add_esp(platform: Platform, source: Path, *, write: bool) -> Volume:
     """The EFI system partition from a host folder or a disk image; its changes stay in memory unless `write`."""
-    try:
-        if source.is_dir():
-            from images.host_folder import HostFolder
+    from images.disk import open_disk
 
-            folder = HostFolder(source, write_through=write, now=platform.firmware.clock.wall)
-            return platform.add_file_system(folder, _VOLUME_NODE)
-        return add_disk(platform, source, write=write)
+    try:
+        if not source.is_dir():
+            return add_disk(platform, open_disk(source, write), source)
+        if not write:
+            return add_disk(platform, _folder_as_disk(platform, source), source)
+        from images.host_folder import HostFolder
+
+        folder = HostFolder(source, write_through=True, now=platform.firmware.clock.wall)
+        return platform.add_file_system(folder, _VOLUME_NODE)
     except ImageError as error:
         raise CvmbootError(f"--esp {error}") from None
 
 
-def _open_fat(device: BlockDevice) -> FileSystem | None:
-    from images.fat.bpb import looks_like_fat
-    from images.fat.volume import FatVolume
+def _folder_as_disk(platform: Platform, source: Path) -> "Disk":
+    """Boot loaders with a FAT driver of their own read blocks: they find the folder's files on a disk."""
+    from images.block import OverlayDevice
+    from images.disk import Disk
+    from images.folder_disk import FolderDisk
 
-    if not looks_like_fat(device):
-        return None
-    try:
-        return FatVolume(device)
-    except ImageError:
-        return None
+    folder = FolderDisk(source)
+    for problem in folder.problems:
+        platform.firmware.warn(f"--esp {source}: {problem}")
+    return Disk(OverlayDevice(folder))
 
 
-def add_disk(platform: Platform, source: Path, *, write: bool) -> Volume:
-    """A disk image with its partitions; the volume to boot from is its ESP. ImageError or CvmbootError without one."""
-    from images.disk import open_disk
+class _Mounts:
+    """The file systems of one disk; they are read anew when the guest has written blocks underneath them."""
 
-    disk = open_disk(source, write)
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._volumes: list[FatVolume] = []
+
+    def open_fat(self, device: BlockDevice) -> "FatVolume | None":
+        """The FAT volume on `device`, if there is one."""
+        from images.fat.bpb import looks_like_fat
+        from images.fat.volume import FatVolume
+
+        if not looks_like_fat(device):
+            return None
+        try:
+            volume = FatVolume(device, now=self._now)
+        except ImageError:
+            return None
+        self._volumes.append(volume)
+        return volume
+
+    def reload(self) -> None:
+        """Have nothing in memory that could differ from the disk."""
+        for volume in self._volumes:
+            volume.reload()
+
+
+def add_disk(platform: Platform, disk: "Disk", source: Path) -> Volume:
+    """A disk with its partitions; the volume to boot from is its ESP. ImageError or CvmbootError without one."""
+    mounts = _Mounts(platform.firmware.clock.wall)
     whole = device_path.join(PCI_ROOT, *_DISK_NODES)
     first = len(platform.volumes)
-    platform.add_block_device(disk.device, whole, False, _open_fat if disk.scheme == "none" else lambda _device: None)
+    open_whole = mounts.open_fat if disk.scheme == "none" else lambda _device: None
+    platform.add_block_device(disk.device, whole, False, open_whole, mounts.reload)
     esp = disk.esp()
     chosen: Volume | None = platform.volumes[first] if len(platform.volumes) > first else None
     for partition in disk.partitions:
@@ -76,7 +111,7 @@ def add_disk(platform: Platform, source: Path, *, write: bool) -> Volume:
             node = nodes.cdrom(partition.number, partition.first_lba, size)
         path = device_path.join(PCI_ROOT, *_DISK_NODES, node)
         before = len(platform.volumes)
-        platform.add_block_device(partition.device, path, True, _open_fat)
+        platform.add_block_device(partition.device, path, True, mounts.open_fat, mounts.reload)
         if partition.device is esp and len(platform.volumes) > before:
             chosen = platform.volumes[before]
     if chosen is None:

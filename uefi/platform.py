@@ -125,13 +125,18 @@ class Platform:
         return volume
 
     def add_block_device(
-        self, device: BlockDevice, path: bytes, partition: bool, open_volume: Callable[[BlockDevice], FileSystem | None]
+        self,
+        device: BlockDevice,
+        path: bytes,
+        partition: bool,
+        open_volume: Callable[[BlockDevice], FileSystem | None],
+        written: Callable[[], None],
     ) -> int:
-        """A disk or partition, with a file system if `open_volume` finds one on it."""
+        """A disk or partition, with a file system if `open_volume` finds one; the guest's writes call `written`."""
         firmware = self.firmware
         handle = self.add(path)
-        firmware.handles.install(handle, guids.BLOCK_IO_PROTOCOL, BlockIo(firmware, device, partition))
-        firmware.handles.install(handle, guids.DISK_IO_PROTOCOL, DiskIo(firmware, device))
+        firmware.handles.install(handle, guids.BLOCK_IO_PROTOCOL, BlockIo(firmware, device, partition, written))
+        firmware.handles.install(handle, guids.DISK_IO_PROTOCOL, DiskIo(firmware, device, written))
         file_system = open_volume(device)
         if file_system is not None:
             firmware.handles.install(handle, guids.SIMPLE_FILE_SYSTEM_PROTOCOL, SimpleFileSystem(firmware, file_system))

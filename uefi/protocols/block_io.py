@@ -1,6 +1,7 @@
 """EFI_BLOCK_IO_PROTOCOL and EFI_DISK_IO_PROTOCOL over a block device of the package `images`."""
 
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from images import errors
@@ -28,10 +29,12 @@ class BlockIo(Interface):
     SIZE = 0x30
     REVISION = 0x0002_001F
 
-    def __init__(self, firmware: "Firmware", device: BlockDevice, partition: bool) -> None:
+    def __init__(self, firmware: "Firmware", device: BlockDevice, partition: bool, written: Callable[[], None]) -> None:
+        """`written` is called after every write: who else keeps blocks of the same disk has to read them anew."""
         super().__init__(firmware)
         self.device = device
         self._partition = partition
+        self._written = written
 
     def fill(self) -> None:
         """Revision and the media description."""
@@ -86,6 +89,8 @@ class BlockIo(Interface):
                 self.device.write(offset, self.firmware.memory.read(buffer, size))
             except errors.ImageError as error:
                 raise EfiError(status_of(error)) from None
+            finally:
+                self._written()
         return Status.SUCCESS
 
     @function(0x28, "FlushBlocks()")
@@ -106,9 +111,11 @@ class DiskIo(Interface):
     SIZE = 0x18
     REVISION = 0x0001_0000
 
-    def __init__(self, firmware: "Firmware", device: BlockDevice) -> None:
+    def __init__(self, firmware: "Firmware", device: BlockDevice, written: Callable[[], None]) -> None:
+        """`written` as for BlockIo."""
         super().__init__(firmware)
         self.device = device
+        self._written = written
 
     def fill(self) -> None:
         """Revision."""
@@ -140,4 +147,6 @@ class DiskIo(Interface):
             self.device.write(offset, self.firmware.memory.read(buffer, size))
         except errors.ImageError as error:
             raise EfiError(status_of(error)) from None
+        finally:
+            self._written()
         return Status.SUCCESS
