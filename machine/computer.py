@@ -304,4 +304,5 @@ class Computer:
         """Free the engine and the RAM. The machine cannot be used afterwards."""
         self._alarm.close()
         self.engine.close()
+        self.memory.close()
 

@@ -4,6 +4,7 @@ Low RAM ends at 3 GiB at the latest; what does not fit starts at 4 GiB, as on a 
 writes in place: no copy is ever made for a guest's sake.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -95,6 +96,13 @@ class PhysicalMemory:
             raise MachineError(f"discard of {address:#x} (+{size:#x}): wanted whole pages")
         self._map.madvise(mmap.MADV_REMOVE, start, size)
         self.wrote(address, size)
+
+    def close(self) -> None:
+        """Give the RAM back to the host, at once and whoever still holds a view of it. It cannot be used afterwards."""
+        self._map.madvise(mmap.MADV_REMOVE, 0, self.size)
+        self.view.release()
+        with contextlib.suppress(BufferError):  # a window is still held: the address range goes with it
+            self._map.close()
 
     def wrote(self, address: int, size: int) -> None:
         """Tell that the host stored `size` bytes at physical `address`: translated code there is dropped."""

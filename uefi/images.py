@@ -78,6 +78,10 @@ class Images:
         """Every image that is loaded, in the order of loading."""
         return list(self._images.values())
 
+    def forget_all(self) -> None:
+        """Let go of the files of all images: the machine is off."""
+        self._images.clear()
+
     def containing(self, address: int) -> Image | None:
         """The image whose memory holds `address`."""
         for image in self._images.values():
