@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.options import RunOptions
-from cvmboot.storage import REMOVABLE_PATH, add_esp, add_image_alone
+from cvmboot.storage import REMOVABLE_PATH, add_disk, add_esp, add_image_alone
 from cvmboot.variables import open_variables, secure_boot_check
+from images.errors import ImageError, UnsupportedFormat
 from machine.boards import pc
 from machine.boards.pc import PcBoard
 from machine.clock import RealClock, VirtualClock
@@ -18,7 +19,7 @@ from machine.errors import MachineError
 from uefi.device_path import nodes
 from uefi.device_path import path as device_path
 from uefi.firmware import Firmware, Outcome
-from uefi.platform import Platform
+from uefi.platform import Platform, Volume
 from uefi.status import EfiError, status_name
 from uefi.tables.acpi import AcpiSettings
 from uefi.tables.install import install_acpi, install_memory_attributes, install_smbios
@@ -50,7 +51,9 @@ class Assembly:
         self.screen = screen
 
     def close(self) -> None:
-        """Free the machine's memory."""
+        """Free the machine's memory and files."""
+        self.firmware.images.forget_all()
+        self.screen.pixels.release()
         self.computer.close()
 
 
@@ -121,14 +124,22 @@ def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:
 
 
 def start(assembly: Assembly, image: Path, options: RunOptions) -> None:
-    """Load the image and point the machine at it. CvmbootError with the reason if the image is refused."""
-    data = read_image(image)
+    """Load the image, or the one that a disk image boots, and point the machine at it.
+
+    CvmbootError with the reason if it is refused, UsageError for options that do not go with it.
+    """
     platform = assembly.platform
-    if options.esp is not None:
+    data: bytes | memoryview = memoryview(read_image(image))
+    name = REMOVABLE_PATH
+    if data[:2] != b"MZ" and (disk := _disk(platform, image, options)) is not None:
+        volume = disk
+        data = _read_boot_file(volume, image)
+    elif options.esp is not None:
         volume = add_esp(platform, options.esp, write=options.esp_write)
+        name = _name_on(options.esp, image) or REMOVABLE_PATH
     else:
         volume = add_image_alone(platform, image)
-    path = device_path.append(volume.path, device_path.join(nodes.file_path(REMOVABLE_PATH)))
+    path = device_path.append(volume.path, device_path.join(nodes.file_path(name)))
     standard_globals(
         assembly.firmware.variables,
         console_in=platform.console_path,
@@ -138,7 +149,38 @@ def start(assembly: Assembly, image: Path, options: RunOptions) -> None:
     )
     load_options = (options.args + "\0").encode("utf-16-le") if options.args else b""
     try:
-        assembly.firmware.start(memoryview(data), image.name, path, volume.handle, len(volume.path) - 4, load_options)
+        assembly.firmware.start(data, image.name, path, volume.handle, len(volume.path) - 4, load_options)
     except EfiError as error:
         reason = assembly.firmware.images.problem or f"refused with {status_name(error.status)}"
         raise CvmbootError(f"{image}: {reason}") from None
+
+
+def _disk(platform: Platform, image: Path, options: RunOptions) -> Volume | None:
+    """The volume that a disk image boots from; None if the file is no disk image at all."""
+    from images.disk import open_disk
+
+    try:
+        volume = add_disk(platform, open_disk(image, options.esp_write), image)
+    except UnsupportedFormat as error:
+        raise CvmbootError(str(error)) from None
+    except ImageError:
+        return None  # the loader says what the file looks like
+    if options.esp is not None:
+        raise UsageError(f"{image} is a disk image with an EFI system partition of its own; leave --esp out")
+    return volume
+
+
+def _read_boot_file(volume: Volume, image: Path) -> bytes:
+    try:
+        file = volume.file_system.root().open(REMOVABLE_PATH)
+        return file.read(0, file.info().size)
+    except ImageError as error:
+        raise CvmbootError(f"{image}: its EFI system partition has no {REMOVABLE_PATH} to boot: {error}") from None
+
+
+def _name_on(esp: Path, image: Path) -> str | None:
+    """The path of the image on the ESP if it lies in that folder: loaders look for their files beside themselves."""
+    folder, file = esp.resolve(), image.resolve()
+    if not folder.is_dir() or not file.is_relative_to(folder):
+        return None
+    return "\\" + "\\".join(file.relative_to(folder).parts)

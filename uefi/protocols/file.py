@@ -23,13 +23,15 @@ _MODES = frozenset((MODE_READ, MODE_READ | MODE_WRITE, MODE_READ | MODE_WRITE | 
 END_OF_FILE_POSITION = 0xFFFF_FFFF_FFFF_FFFF
 _MAXIMUM_NAME = 4096
 _MAXIMUM_TRANSFER = 1 << 30
+_SECOND = 1_000_000_000
 _INFO = struct.Struct("<QQQ16s16s16sQ")  # EFI_FILE_INFO without its name
 _VOLUME = struct.Struct("<QB7xQQI")  # EFI_FILE_SYSTEM_INFO without its label
 
 
 def _time(ns: int | None) -> bytes:
+    # Whole seconds, as FAT keeps them: go-boot takes EFI_TIME's nanoseconds for its time zone.
     try:
-        return EfiTime.from_ns(ns).pack() if ns is not None else bytes(TIME_SIZE)
+        return EfiTime.from_ns(ns // _SECOND * _SECOND).pack() if ns is not None else bytes(TIME_SIZE)
     except BadTimeError:
         return bytes(TIME_SIZE)
 
