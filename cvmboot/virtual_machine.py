@@ -98,6 +98,10 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         """The lines of the crash report, if the guest crashed."""
         return self._machine.report if self._machine is not None else []
 
+    def recent_console(self) -> str:
+        """The last 64 KiB and more of what the machine printed, whether it was read or not."""
+        return self._channel.recent().decode(self.encoding or "utf-8", "replace")
+
     def isalive(self) -> bool:
         """Whether the machine is on."""
         return self._machine is not None and not self._channel.wait_for_end(0)
@@ -245,16 +249,14 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         self.sendcontrol("d")
 
     def _end_of_machine(self) -> str:
-        report = self.report
-        if report:
-            return "\n".join(report)
+        if self.report:
+            return f"{self.report[0]}; see VirtualMachine.report"
         outcome = self.outcome
         return f"the machine has ended: {outcome.kind if outcome is not None else 'no outcome'}"
 
     def __str__(self) -> str:
         state = "on" if self.isalive() else repr(self.outcome)
-        before = self.before if isinstance(self.before, (str, bytes)) else self.string_type()
-        return f"VirtualMachine({self.name!r}): {state}\nconsole: {before[-_SHOWN:]!r}"
+        return f"VirtualMachine({self.name!r}): {state}\nconsole: {self.recent_console()[-_SHOWN:]!r}"
 
 
 def _converted(name: str, value: Any) -> Any:
