@@ -3,10 +3,11 @@
 Nothing heavy is imported here: a run has to stand at the guest's prompt a fraction of a second later.
 """
 
+import os
 import sys
 
 from cvmboot.errors import CvmbootError, UsageError
-from cvmboot.status import ERROR, INTERRUPTED, USAGE
+from cvmboot.status import BROKEN_PIPE, ERROR, INTERRUPTED, USAGE
 
 
 def complain(text: str) -> None:
@@ -34,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         return ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # What Python still holds back for standard output must not fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
     except Exception as error:
         if debug:
             raise

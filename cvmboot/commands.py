@@ -69,6 +69,14 @@ def _main(
     pass
 
 
+@app.command("demo")
+def _demo() -> None:
+    """Boot the samples that ship with this program."""
+    from cvmboot.demo import demo
+
+    raise typer.Exit(demo())
+
+
 _IMAGE = typer.Argument(help="The EFI application.", metavar="IMAGE", show_default=False)
 _run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
