@@ -57,6 +57,8 @@ class Clock(ABC):
         self._heap: list[tuple[int, int, Timer]] = []
         self._sequence = 0
         self._compact_at = _COMPACT_AT
+        self.on_earlier: Callable[[int], None] = lambda deadline: None
+        """Called with a deadline that comes before all others: who sleeps or runs guest code must see to it."""
 
     @abstractmethod
     def now(self) -> int:
@@ -86,6 +88,8 @@ class Clock(ABC):
             self._compact_at = max(_COMPACT_AT, 2 * len(self._heap))
         self._sequence += 1
         heappush(self._heap, (deadline, self._sequence, timer))
+        if self._heap[0][2] is timer:
+            self.on_earlier(deadline)
         return timer
 
     def next_deadline(self) -> int | None:

@@ -60,6 +60,8 @@ class Computer:
         self._end: Any = None
         self.engine: Engine = UnicornEngine(self.memory, self, cpus)
         self._alarm = Alarm(self._on_alarm)
+        if not self.virtual:
+            self.clock.on_earlier = lambda deadline: self._alarm.set(deadline - self.clock.now())
         if self.virtual:
             self.port_read = self._virtual(self.bus.port_read)  # type: ignore[method-assign]
             self.port_write = self._virtual(self.bus.port_write)  # type: ignore[method-assign]

@@ -109,9 +109,11 @@ class Handles:
 
     def _announce(self, handle: int, guid: bytes) -> None:
         for registration in self._registrations.values():
+            # A registration outlives its event; nobody is told then, but the handles can still be asked for.
             if registration.guid == guid:
                 registration.new.append(handle)
-                self._firmware.events.signal(registration.event)
+                if registration.event in self._firmware.events:
+                    self._firmware.events.signal(registration.event)
 
     def reinstalled(self, handle: int, guid: Guid, interface: int) -> None:
         """Replace the interface of a protocol and announce it anew."""

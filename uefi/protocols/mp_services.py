@@ -8,7 +8,7 @@ from uefi.interface import Interface, function
 from uefi.status import EfiError, Status
 
 # EFI_PROCESSOR_INFORMATION: ProcessorId, StatusFlag, Location (Package, Core, Thread), ExtendedInformation (24 bytes).
-_INFORMATION = struct.Struct("<QIIIII24x")
+_INFORMATION = struct.Struct("<QIIII24x")
 _BSP, _ENABLED, _HEALTHY = 1, 2, 4
 _EXTENDED_TOPOLOGY = 1 << 24
 
@@ -42,7 +42,7 @@ class MpServices(Interface):
         if index >= self._count:
             raise EfiError(Status.NOT_FOUND)
         flags = _ENABLED | _HEALTHY | (_BSP if index == 0 else 0)
-        self.firmware.memory.write(buffer, _INFORMATION.pack(index, flags, 0, index, 0, 0))
+        self.firmware.memory.write(buffer, _INFORMATION.pack(index, flags, 0, index, 0))
         return Status.SUCCESS
 
     @function(
