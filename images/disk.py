@@ -1,7 +1,6 @@
 """A disk image as a guest sees it: its blocks, its partitions, and which of them is the EFI system partition."""
 
 import os
-from shlex import quote
 
 from images import eltorito, gpt, mbr
 from images.block import BlockDevice, FileDevice, OverlayDevice, SliceDevice
@@ -152,6 +151,8 @@ def open_disk(path: str | os.PathLike[str], writable: bool = False, *, block_siz
         if file.size < mbr.SIZE:
             raise ImageError(f"{name}: {file.size} bytes are no disk image, wanted at least {mbr.SIZE}")
         if other := other_format(file):
+            from shlex import quote  # noqa: PLC0415  only for this message; it brings re
+
             kind, command = other
             advice = f"make it raw first: {command.format(name=quote(name))}" if command else "wanted a raw disk image"
             raise UnsupportedFormat(f"{name}: looks like {kind}; {advice}")

@@ -304,7 +304,7 @@ def test_old_contents_never_show(fat_type: int) -> None:
     """What deleted files left in the clusters is not seen in gaps, grown files or new directories."""
     volume = make_volume(fat_type)
     filler = volume.open("\\filler", create=True, write=True)
-    filler.write(0, b"\xee" * volume.free_bytes)
+    filler.write(0, b"A" * volume.free_bytes)
     filler.delete()
     root = volume.root()
     gap = root.open("gap", create=True, write=True)
