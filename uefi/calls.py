@@ -100,8 +100,7 @@ class Calls:
         dispatcher = self._firmware.dispatcher
         if record.service is not None and dispatcher.after is not None:
             dispatcher.after(cpu, record.service, value)
-        events = self._firmware.events
-        if record.kind != "dispatch" and events.waiting_above > events.tpl and not self._firmware.left_boot_services:
+        if record.kind != "dispatch" and self.settle():
             self.dispatch_then_return(cpu, record.rsp, value)
             return
         cpu.set(reg.RSP, record.rsp)
@@ -164,6 +163,21 @@ class Calls:
 
     # -- event notifications
 
+    def settle(self) -> bool:
+        """Run the host's own notifications that are pending first; True if one of the guest's is pending then."""
+        firmware = self._firmware
+        events = firmware.events
+        tpl = events.tpl
+        while events.waiting_above > tpl:
+            event = events.first_pending()
+            if event.host_notify is None:
+                return not firmware.left_boot_services
+            events.take_pending(tpl)
+            events.tpl = event.tpl
+            event.host_notify()
+            events.tpl = tpl
+        return False
+
     def dispatch_then_return(self, cpu: Cpu, rsp: int, value: int) -> None:
         """Run pending notifications, then let the caller at [rsp] go on with `value`."""
         if len(self.stack) >= MAXIMUM_DEPTH:
@@ -200,7 +214,7 @@ class Calls:
     def inject(self, cpu: Cpu) -> bool:
         """Between two runs: divert `cpu` to pending notifications, if there are any above its TPL."""
         events = self._firmware.events
-        if self._firmware.left_boot_services or events.waiting_above <= events.tpl:
+        if events.waiting_above <= events.tpl or not self.settle():
             return False
         rsp = cpu.get(reg.RSP) - _RED_ZONE
         record = Record("interrupted", rsp, {"context": cpu.save()})

@@ -166,7 +166,7 @@ class Dispatcher:
         if self.after is not None:
             self.after(cpu, service, result)
         firmware = self._firmware
-        if firmware.events.waiting_above > firmware.events.tpl and not firmware.left_boot_services:
+        if firmware.events.waiting_above > firmware.events.tpl and firmware.calls.settle():
             firmware.calls.dispatch_then_return(cpu, rsp, result)
         else:
             cpu.set(reg.RAX, result)

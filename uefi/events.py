@@ -163,6 +163,10 @@ class Events:
     def _recount(self) -> None:
         self.waiting_above = max((tpl for tpl, queue in self._pending.items() if queue), default=0)
 
+    def first_pending(self) -> Event:
+        """What `take_pending` would take; only when something is pending."""
+        return self._pending[self.waiting_above][0]
+
     def take_pending(self, tpl: int) -> Event | None:
         """The next event to notify above `tpl`: the highest TPL first, then the first come."""
         if self.waiting_above <= tpl:

@@ -27,6 +27,7 @@ from uefi.protocols.simple_text_output import SimpleTextOutput
 if TYPE_CHECKING:
     from uefi.firmware import Firmware
     from uefi.graphics.framebuffer import Framebuffer
+    from uefi.hii.database import Database
 
 PCI_ROOT = nodes.pci_root()
 _LPC = nodes.pci(0x1F, 0)
@@ -112,6 +113,32 @@ class Platform:
         offer(guids.RNG_PROTOCOL, "rng", "Rng", firmware.computer.random_bytes)
         offer(guids.TIMESTAMP_PROTOCOL, "timestamp", "Timestamp")
         offer(guids.MP_SERVICES_PROTOCOL, "mp_services", "MpServices")
+        self._offer_hii(offer)
+
+    def _offer_hii(self, offer: Callable[..., None]) -> None:
+        """The human interface infrastructure: its protocols share one database."""
+        from functools import cache
+
+        @cache
+        def database() -> "Database":
+            from uefi.hii.database import Database
+
+            return Database()
+
+        firmware = self.firmware
+
+        def shared(module: str, name: str) -> Callable[[], Interface]:
+            def make() -> Interface:
+                kind = getattr(import_module(f"uefi.protocols.{module}"), name)
+                interface: Interface = kind(firmware, database())
+                return interface
+
+            return make
+
+        firmware.handles.offer(guids.HII_DATABASE_PROTOCOL, shared("hii_database", "HiiDatabase"))
+        firmware.handles.offer(guids.HII_STRING_PROTOCOL, shared("hii_string", "HiiString"))
+        offer(guids.HII_FONT_PROTOCOL, "hii_font", "HiiFont")
+        offer(guids.HII_CONFIG_ROUTING_PROTOCOL, "hii_config_routing", "HiiConfigRouting")
 
     def add_file_system(self, file_system: FileSystem, node: Node) -> Volume:
         """A volume that is not on a block device: a host's folder."""

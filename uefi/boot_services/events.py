@@ -105,7 +105,7 @@ class EventServices(BootServicesPart):
         if firmware.events.check(event):
             firmware.computer.idle.effect()
             return Status.SUCCESS
-        if event.queued or firmware.events.waiting_above > firmware.events.tpl:
+        if event.queued or firmware.calls.settle():
             return self._check_after_notify(event)
         firmware.computer.idle.input_poll()
         return Status.NOT_READY
@@ -151,8 +151,10 @@ class EventServices(BootServicesPart):
                     firmware.calls.finish(cpu, record, Status.SUCCESS)
                     return
             if events.waiting_above > events.tpl:
-                firmware.calls.dispatch_nested(cpu, record.rsp)
-                return
+                if firmware.calls.settle():
+                    firmware.calls.dispatch_nested(cpu, record.rsp)
+                    return
+                continue
             if not firmware.computer.wait_until(None):
                 firmware.calls.yield_to_loop(cpu, record)
                 return

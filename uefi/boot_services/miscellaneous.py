@@ -50,7 +50,7 @@ class MiscellaneousServices(BootServicesPart):
             if not firmware.computer.wait_until(deadline):
                 firmware.calls.yield_to_loop(cpu, record)
                 return
-            if firmware.events.waiting_above > firmware.events.tpl:
+            if firmware.calls.settle():
                 firmware.calls.dispatch_nested(cpu, record.rsp)
                 return
         firmware.calls.finish(cpu, record, Status.SUCCESS)
