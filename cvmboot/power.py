@@ -153,6 +153,7 @@ class PoweredMachine:
         assembly = assemble(self.options, self.console, self.warn, self._variables)
         try:
             self._variables = assembly.firmware.variables
+            assembly.computer.await_input = lambda: self._await_input(assembly)
             start(assembly, self.image, self.options)
             if self._tracer is not None:
                 self._tracer.attach(assembly)
@@ -171,6 +172,13 @@ class PoweredMachine:
             if self.options.screenshot is not None:
                 self._save_screen(assembly, self.options.screenshot)
             assembly.close()
+
+    def _await_input(self, assembly: Assembly) -> bool:
+        """Nothing but input can happen any more: wait for it where the console has a gate."""
+        if not self.console.ask():
+            return False
+        assembly.board.input_arrived()
+        return True
 
     def _until_end(self, assembly: Assembly) -> Outcome:
         failure: Exception | None = None

@@ -14,6 +14,7 @@ from cvmboot.output import Output
 from cvmboot.power import PoweredMachine
 from cvmboot.signals import ENDING, Signals
 from cvmboot.terminal import EscapeKeys, Terminal
+from cvmboot.typed_input import InputGate, TypedInput
 from machine.console import HostConsole
 from uefi.firmware import Outcome
 from uefi.status import status_name
@@ -58,10 +59,14 @@ class Session:
         self._console = HostConsole(self._output.write)
         self._machine = PoweredMachine(image, options, self._console, self._warn, self._machine_ended)
         self._keys = EscapeKeys()
-        self._carriage_return = False
+        self._typed = TypedInput()
+        self._gate: InputGate | None = None
+        if self._terminal is None and options.clock == "virtual":
+            self._gate = InputGate(_STDIN)
+            self._console.gate = self._gate.next_key
         self._poll = select.poll()
         self._polled = False
-        self._input_open = True
+        self._input_open = self._gate is None
         self._ended = False
         self._stopped: Outcome | None = None
         self._status = status.SUCCESS
@@ -83,6 +88,8 @@ class Session:
             self._say("the machine does not stop; giving up on it")
             os._exit(self._status)
         self._output.close()
+        if self._gate is not None:
+            self._gate.close()
         return self._conclude()
 
     # -- from the machine's thread
@@ -102,6 +109,8 @@ class Session:
             self._status = exit_status
             self._stopped = Outcome("stopped")
             self._machine.stop(self._stopped)
+            if self._gate is not None:
+                self._gate.abandon()
 
     def _loop(self) -> None:
         timeout = self._options.timeout
@@ -145,7 +154,7 @@ class Session:
                 self._stop(status.HANGUP)
             return
         if self._terminal is None:
-            self._machine.feed(self._typed(data))
+            self._machine.feed(self._typed.convert(data))
             return
         self._machine.feed(self._keys.filter(data))
         if self._keys.leave:
@@ -153,13 +162,6 @@ class Session:
         if self._keys.help_wanted:
             self._keys.help_wanted = False
             self._terminal.help()
-
-    def _typed(self, data: bytes) -> bytes:
-        """Lines of a file or pipe as somebody would type them: each ends with CR."""
-        if self._carriage_return and data[:1] == b"\n":
-            data = data[1:]
-        self._carriage_return = data[-1:] == b"\r"
-        return data.replace(b"\r\n", b"\r").replace(b"\n", b"\r")
 
     def _take_signals(self) -> None:
         for number in self._signals.take():

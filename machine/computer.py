@@ -8,6 +8,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any
 
 from machine import exceptions, msr, paging
@@ -52,7 +53,9 @@ class Computer:
         self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
         self.on_idle: Callable[[], None] = lambda: None
         self.input_waiting: Callable[[], bool] = lambda: False
-        self.idle = IdleDetector(self._doze)
+        self.await_input: Callable[[], bool] = lambda: False
+        """Under virtual time, when nothing but input can happen any more: True if that has come."""
+        self.idle = IdleDetector(self._doze, self.clock.now if self.virtual else perf_counter_ns)
         self._random = random.Random(0x6376_6D62) if self.virtual else None
         self._posted: deque[Callable[[], None]] = deque()
         self._attention = False
@@ -181,6 +184,8 @@ class Computer:
     def wait(self, nanoseconds: int | None) -> None:
         """Sleep until `interrupt`, or for so long; under virtual time jump there instead if nothing else can happen."""
         self.on_idle()
+        if self.virtual and nanoseconds is None and not self._attention and self.await_input():
+            return
         with self._wake:
             if not self._attention:
                 self._wake.wait(None if nanoseconds is None else nanoseconds / 1e9)
@@ -192,8 +197,9 @@ class Computer:
             return
         if self.virtual:
             self.on_idle()
-            if deadline is not None and isinstance(self.clock, VirtualClock):
-                self.clock.jump_to(min(deadline, now + nanoseconds))
+            if isinstance(self.clock, VirtualClock):
+                until = now + nanoseconds
+                self.clock.jump_to(until if deadline is None else min(deadline, until))
             return
         if deadline is not None:
             nanoseconds = min(nanoseconds, deadline - now)

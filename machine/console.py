@@ -21,15 +21,34 @@ class HostConsole:
         self._input: deque[int] = deque()
         self._output = bytearray()
         self._since = 0.0
-        self.on_input: Callable[[], None] = lambda: None
+        self._looks = 0
+        self.gate: Callable[[], int | None] | None = None
+        """Gives the next byte of input to a guest that looked twice in a row and printed nothing between; may block.
+
+        With a gate nothing is fed, so that what the guest sees does not depend on when input came. None: there is none.
+        """
 
     def feed(self, data: bytes) -> None:
         """Queue input. The machine's `interrupt` is to be called by whoever feeds a running machine."""
         self._input.extend(data)
 
     def pending(self) -> bool:
-        """Whether there is input."""
-        return bool(self._input)
+        """Whether there is input. A look of the guest's, as far as the gate is concerned."""
+        return bool(self._input) or (self.gate is not None and self._look())
+
+    def _look(self) -> bool:
+        self._looks += 1
+        return self._looks > 1 and self.ask()
+
+    def ask(self) -> bool:
+        """Have the gate give a byte; False if there is none."""
+        self._looks = 0
+        self.flush()
+        byte = self.gate() if self.gate is not None else None
+        if byte is None:
+            return False
+        self._input.append(byte)
+        return True
 
     def waiting(self) -> int:
         """Bytes of input that the guest has not taken."""
@@ -37,13 +56,11 @@ class HostConsole:
 
     def read_byte(self) -> int | None:
         """Take the next byte of input."""
-        try:
-            return self._input.popleft()
-        except IndexError:
-            return None
+        return self._input.popleft() if self.pending() else None
 
     def write(self, data: bytes) -> None:
         """Output of the guest."""
+        self._looks = 0
         output = self._output
         if not output:
             self._since = monotonic()

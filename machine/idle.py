@@ -21,10 +21,12 @@ LONGEST = 1_000_000
 class IdleDetector:
     """Counts polls; `sleep(ns)` is called once the guest idles, and returns early when there is input."""
 
-    __slots__ = ("_inputs", "_last", "_polls", "_sleep", "slept")
+    __slots__ = ("_inputs", "_last", "_now", "_polls", "_sleep", "slept")
 
-    def __init__(self, sleep: Callable[[int], None]) -> None:
+    def __init__(self, sleep: Callable[[int], None], now: Callable[[], int] = perf_counter_ns) -> None:
+        """`now` is in nanoseconds: the host's time, or the machine's where that is virtual."""
         self._sleep = sleep
+        self._now = now
         self._polls = 0
         self._inputs = 0
         self._last = 0
@@ -41,12 +43,12 @@ class IdleDetector:
 
     def time_poll(self) -> None:
         """The guest read a clock."""
-        now = perf_counter_ns()
+        now = self._now()
         if now - self._last > NEAR:
             self._polls = 0
         self._polls += 1
         if self._polls >= RUN and self._inputs > 1:
             self._sleep(LONGEST)
             self.slept += 1
-            now = perf_counter_ns()
+            now = self._now()
         self._last = now
