@@ -151,7 +151,7 @@ def open_disk(path: str | os.PathLike[str], writable: bool = False, *, block_siz
         if file.size < mbr.SIZE:
             raise ImageError(f"{name}: {file.size} bytes are no disk image, wanted at least {mbr.SIZE}")
         if other := other_format(file):
-            from shlex import quote  # noqa: PLC0415  only for this message; it brings re
+            from shlex import quote  # only for this message; it brings re
 
             kind, command = other
             advice = f"make it raw first: {command.format(name=quote(name))}" if command else "wanted a raw disk image"
