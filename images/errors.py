@@ -1,7 +1,5 @@
 """The errors of the package: one tree, each message one line that names the value seen and the value wanted."""
 
-# ruff: noqa: N818  the names are those of the EFI_STATUS codes that they become
-
 
 class ImageError(Exception):
     """Anything that images refuses or cannot do."""
