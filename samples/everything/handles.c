@@ -130,7 +130,8 @@ static void check_register_notify(void) {
     check_equal(count, 3, L"a removal does not notify");
     BS->CloseEvent(event);
     first = NULL;
-    BS->InstallProtocolInterface(&first, guid, EFI_NATIVE_INTERFACE, NULL);
+    check_status(BS->InstallProtocolInterface(&first, guid, EFI_NATIVE_INTERFACE, NULL), EFI_SUCCESS,
+                 L"InstallProtocolInterface after the event was closed");
     check_equal(count, 3, L"a closed event is notified no more");
     BS->UninstallProtocolInterface(first, guid, NULL);
 }

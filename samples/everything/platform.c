@@ -113,7 +113,11 @@ void check_processors(void) {
     EFI_MP_SERVICES_PROTOCOL *services = find_protocol(GUID_OF(EFI_MP_SERVICES_PROTOCOL_GUID));
     UINTN count = 0, enabled = 0, me = 99;
     UINT64 ran = 0;
-    EFI_PROCESSOR_INFORMATION info;
+    struct {
+        EFI_PROCESSOR_INFORMATION info;
+        UINT64 behind; /* firmware that takes the structure for larger than it is writes here */
+    } space;
+    memset(&space, 0x5a, sizeof(space));
     chapter(L"PI, volume 2, 13.3: processors");
     if (!services) {
         skip(L"processors", L"there is no multiprocessor services protocol");
@@ -125,10 +129,12 @@ void check_processors(void) {
                  L"GetNumberOfProcessors with NumberOfProcessors NULL");
     check_status(services->WhoAmI(services, &me), EFI_SUCCESS, L"WhoAmI");
     check(me < count, L"we are one of the processors");
-    check_status(services->GetProcessorInfo(services, me, &info), EFI_SUCCESS, L"GetProcessorInfo of ourselves");
-    check_equal(info.StatusFlag & 7, PROCESSOR_AS_BSP_BIT | PROCESSOR_ENABLED_BIT | PROCESSOR_HEALTH_STATUS_BIT,
+    check_status(services->GetProcessorInfo(services, me, &space.info), EFI_SUCCESS,
+                 L"GetProcessorInfo of ourselves");
+    check_equal(space.behind, 0x5a5a5a5a5a5a5a5a, L"it writes 48 bytes and no more");
+    check_equal(space.info.StatusFlag & 7, PROCESSOR_AS_BSP_BIT | PROCESSOR_ENABLED_BIT | PROCESSOR_HEALTH_STATUS_BIT,
                 L"we are the boot processor, enabled and healthy");
-    check_status(services->GetProcessorInfo(services, count, &info), EFI_NOT_FOUND,
+    check_status(services->GetProcessorInfo(services, count, &space.info), EFI_NOT_FOUND,
                  L"GetProcessorInfo of one too many");
     check_status(services->GetProcessorInfo(services, me, NULL), EFI_INVALID_PARAMETER,
                  L"GetProcessorInfo with ProcessorInfoBuffer NULL");
