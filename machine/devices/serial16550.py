@@ -265,6 +265,7 @@ class Serial16550:
             if value is None:
                 return False
             self._received.append(value)
+            self._quick = False
         return True
 
     def _modem_lines(self) -> int:

@@ -138,6 +138,9 @@ def test_lowest_priority_goes_to_one() -> None:
     apics.put(ICR_HIGH, 0xFF << 24)
     apics.put(ICR, 0x0172)
     assert (apics.take(0), apics.take(1)) == (None, 0x72)
+    apics.put(SVR, 0xFF, CPU1)
+    apics.put(ICR, 0x0173)
+    assert apics.take(0) == 0x73
 
 
 def test_nmi_init_and_startup() -> None:
@@ -332,8 +335,8 @@ def test_ioapic_as_tamago_and_linux_program_it() -> None:
     apics.all.set_irq(4, False)
     apics.route(4, 0x24)
     apics.all.set_irq(4, True)
-    apics.all.set_irq(4, True)
     assert apics.take() == 0x24
+    apics.all.set_irq(4, True)
     assert apics.take() is None
     apics.all.set_irq(4, False)
     apics.all.set_irq(4, True)
@@ -363,6 +366,31 @@ def test_level_interrupt_comes_again_after_eoi_while_asserted() -> None:
     apics.all.set_irq(17, True)
     apics.all.io_apic.write(CPU, 0x40, 4, 0x51)
     assert apics.ioapic(0x10 + 34) & 0x4000
+
+
+def test_only_the_eoi_of_a_level_interrupt_reaches_the_ioapic() -> None:
+    apics = Apics()
+    apics.route(17, 0xA051, 1)
+    apics.all.set_irq(17, True)
+    apics.all.set_irq(17, False)
+    apics.all.deliver_msi(0xFEE0_0000, 0x51)
+    assert apics.take(0) == 0x51
+    assert apics.ioapic(0x10 + 34) & 0x4000
+    assert apics.take(1) == 0x51
+    assert apics.ioapic(0x10 + 34) & 0x4000 == 0
+    apics.all.deliver_msi(0xFEE0_1000, 0x51)
+    assert apics.get(TMR + 0x20, CPU1) == 0
+
+
+def test_an_armed_timer_survives_a_restore() -> None:
+    apics, twin = Apics(), Apics()
+    apics.put(TIMER, 0x40)
+    apics.put(INITIAL, 1000)
+    apics.go(1_000)
+    twin.clock.load(apics.clock.save())
+    twin.all.load(apics.all.save())
+    twin.go(NANOSECONDS)
+    assert twin.take() == 0x40
 
 
 def test_irq_0_arrives_at_gsi_2() -> None:
@@ -406,6 +434,8 @@ def test_messages() -> None:
     assert apics.all.deliver_msi(0xFEE0_400C, 0x41)
     assert apics.take(1) == 0x41
     assert not apics.all.deliver_msi(0x1000, 0x41)
+    assert apics.all.deliver_msi(0xFEE0_0000, 0x8041)  # level de-assertion
+    assert apics.take(0) is None
     assert apics.all.deliver_msi(0xFEE0_0000, 5)
     apics.put(ESR, 0)
     assert apics.get(ESR) == 0x40

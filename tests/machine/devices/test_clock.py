@@ -1,6 +1,7 @@
 """The clock: one time for TSC, timers and the time of day."""
 
 from collections.abc import Callable
+from time import time_ns
 
 import pytest
 from hypothesis import given
@@ -106,3 +107,10 @@ def test_a_frequency_that_guests_cannot_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="4294967296 Hz"):
         RealClock(1 << 32)
     assert RealClock().tsc_frequency == TSC_FREQUENCY
+
+
+def test_a_restored_real_clock_shows_the_present_time_of_day() -> None:
+    clock = RealClock()
+    clock.load({"now": 3_600_000_000_000})
+    assert clock.now() >= 3_600_000_000_000
+    assert abs(clock.wall() - time_ns()) < 1_000_000_000

@@ -232,6 +232,9 @@ def test_gate_holds_mode_0() -> None:
     assert abs(0x1000 - held - 1193) <= 1
     pit.go(1_000_000)
     assert pit.read_count(2) == held
+    pit.out((0x61, 0x01))
+    pit.go(1_000_000)
+    assert abs(held - pit.read_count(2) - 1193) <= 1
 
 
 def test_rate_generator_interrupts_at_its_rate_and_a_one_shot_once() -> None:

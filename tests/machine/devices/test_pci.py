@@ -137,6 +137,14 @@ def test_regions_answer_only_while_the_command_register_says_so() -> None:
     assert system.bus.mmio_read(CPU, 0xC200_0010, 4) == 0x1234_5678
 
 
+def test_nothing_is_mapped_at_zero_or_while_a_size_is_probed() -> None:
+    system = System()
+    system.put(3, 4, 0x0002, 2)
+    assert system.bus.mmio_read(CPU, 0, 4) == 0xFFFF_FFFF
+    system.put(3, 0x10, 0xFFFF_FFFF)
+    assert system.bus.mmio_read(CPU, 0xFFFF_F000, 4) == 0xFFFF_FFFF
+
+
 def test_a_region_over_another_waits_until_that_one_moves() -> None:
     system = System()
     other = PciDevice(vendor=0x1234, device=0x1111, class_code=0xFF0000)
@@ -151,6 +159,10 @@ def test_a_region_over_another_waits_until_that_one_moves() -> None:
     assert system.bus.mmio_read(CPU, 0xC200_0000, 1) == 0
     system.put(4, 4, 0, 2)
     assert system.bus.mmio_read(CPU, 0xC100_0000, 1) == 0xFF
+    system.put(4, 0x10, 0xC200_0000)
+    system.put(4, 4, 0x0002, 2)
+    system.put(4, 4, 0, 2)
+    assert system.bus.mmio_read(CPU, 0xC200_0000, 1) == 0
 
 
 def test_firmware_assignment_enables_everything_for_guests_that_never_do() -> None:

@@ -155,10 +155,10 @@ def test_acpi_is_enabled_and_disabled_by_the_smi_command() -> None:
 
 def test_power_button_raises_an_sci_until_its_status_is_cleared() -> None:
     power = Power()
-    power.pm.write_smi(CPU, 0, 1, acpi_pm.ACPI_ENABLE)
     power.pm.press_power_button()
-    assert not power.line.level
     power.put(acpi_pm.PM1_EVENT + 2, 2, 0x0100)
+    assert not power.line.level
+    power.pm.write_smi(CPU, 0, 1, acpi_pm.ACPI_ENABLE)
     assert power.line.level
     assert power.get(acpi_pm.PM1_EVENT, 4) == 0x0100_0100
     power.put(acpi_pm.PM1_EVENT, 2, 0x0100)
