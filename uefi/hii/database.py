@@ -1,5 +1,7 @@
 """The HII database: package lists under handles (UEFI 2.10, 34.8), free of guest memory."""
 
+from typing import Any
+
 from uefi.guids import Guid
 from uefi.hii.packages import (
     MAX_LIST_SIZE,
@@ -154,6 +156,21 @@ class Database:
             raise DatabaseFullError
         self._sizes[handle] = size
         self._total = total
+
+    def save(self) -> dict[str, Any]:
+        """All lists, with their handles and drivers, as plain data."""
+        lists = [[handle, known.driver, known.to_bytes()] for handle, known in self.lists.items()]
+        return {"lists": lists, "next": self._next, "layout": bytes(self.layout or b"")}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a saved state."""
+        for handle in list(self.lists):
+            self.remove(handle)
+        for handle, driver, data in state["lists"]:
+            self._next = handle
+            self.new(data, driver)
+        self._next = state["next"]
+        self.layout = Guid(state["layout"]) if state["layout"] else None
 
     def find(self, kind: int, guid: Guid | None = None) -> list[int]:
         """Handles of the lists with a package of this type (ListPackageLists)."""

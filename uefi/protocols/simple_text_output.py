@@ -52,7 +52,7 @@ class SimpleTextOutput(Interface):
             raise EfiError(Status.INVALID_PARAMETER)
         memory = self.firmware.memory
         # The usual caller prints one character at a time.
-        raw = memory.read_u32(address) if address & 0xFFF < 0xFFD else 0xFFFFFFFF
+        raw = memory.read_u64(address) & 0xFFFFFFFF if address & 0xFFF <= 0xFF8 else 0xFFFFFFFF
         if raw < 0x10000:
             return chr(raw) if raw else ""
         text: str = memory.read_ucs2(address, MAX_STRING)

@@ -119,6 +119,13 @@ def test_a_sequence_in_pieces_is_one_key() -> None:
     assert keyboard.read() == scan(4, kb.LEFT_CONTROL)
 
 
+def test_a_sequence_without_end_takes_no_memory() -> None:
+    source = Source(b"\x1b[" + b"1" * 10000)
+    keyboard = Keyboard(source, Clock().now)
+    assert keyboard.read() == char("1")
+    assert keyboard.save() == {"buffer": b"", "keys": b""}
+
+
 def test_what_is_not_read_stays_in_the_queue() -> None:
     source = Source(b"abc")
     keyboard = Keyboard(source, Clock().now)

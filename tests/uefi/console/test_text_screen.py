@@ -62,6 +62,8 @@ def test_single_characters_count_columns() -> None:
         ("\x1b[1;31mred\x1b[0m", 3, 0),
         ("\x1b]0;title\x07ab", 2, 0),
         ("\x07ab", 2, 0),
+        ("\x1b[3\r\nab", 2, 1),
+        ("\x1b]0;title\r\nab", 2, 1),
     ],
 )
 def test_cursor_rules(text: str, column: int, row: int) -> None:

@@ -153,6 +153,7 @@ def test_unknown_keyword_is_a_file() -> None:
     assert node_from_text("Nonsense(1)") == nodes.file_path("Nonsense(1)")
     assert node_from_text("Pci(1,2)x") == nodes.file_path("Pci(1,2)x")
     assert node_from_text("a(b") == nodes.file_path("a(b")
+    assert path_from_text("a)b/Pci(1,0)") == path.join(nodes.file_path("a)b"), nodes.pci(1, 0))
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,20 @@ def test_database_handles() -> None:
     assert base.keyboard_layouts() == {LAYOUT: KEYBOARD[6:]}
 
 
+def test_saved_state_comes_back() -> None:
+    base = Database()
+    gone = base.new(package_list(ENGLISH))
+    kept = base.new(package_list(ENGLISH, KEYBOARD), driver=7)
+    base.lists[kept].new_string("en-US", "more", None, None)
+    base.layout = LAYOUT
+    base.remove(gone)
+    other = Database()
+    other.load(base.save())
+    assert other.save() == base.save()
+    assert (list(other.lists), other.lists[kept].driver, other.layout) == ([kept], 7, LAYOUT)
+    assert other.new(package_list(ENGLISH)) == base.new(package_list(ENGLISH))
+
+
 def test_guid_packages_are_found_by_their_guid() -> None:
     base = Database()
     other = Guid(bytes(range(16)))
