@@ -128,12 +128,11 @@ static void check_order(void) {
 /* A timer of half a second against Stall: neither may be off by more than a factor that a busy host explains. */
 static void check_duration(void) {
     EFI_EVENT timer = plain_timer();
-    UINTN index;
     BS->SetTimer(timer, TimerRelative, 500 * MILLISECOND);
     BS->Stall(20000);
     check_status(BS->CheckEvent(timer), EFI_NOT_READY, L"500 ms are not over after Stall of 20 ms");
     BS->Stall(600000);
-    check_status(BS->WaitForEvent(1, &timer, &index), EFI_SUCCESS, L"500 ms are over after Stall of 620 ms");
+    check_status(BS->CheckEvent(timer), EFI_SUCCESS, L"500 ms are over after Stall of 620 ms");
     BS->CloseEvent(timer);
 }
 
