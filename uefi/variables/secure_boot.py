@@ -26,14 +26,14 @@ def after_pk_change(mode: str, *, has_pk: bool) -> str:
     return {SETUP: USER, AUDIT: DEPLOYED}.get(mode, mode)
 
 
-def after_mode_write(mode: str, name: str, value: bytes, *, at_runtime: bool) -> str:
+def after_mode_write(mode: str, name: str, value: bytes) -> str:
     """The mode after a guest's SetVariable of AuditMode or DeployedMode; going to Audit Mode also deletes PK.
 
-    EfiError: WRITE_PROTECTED where the variable is read-only (figure 32-4, and always after ExitBootServices),
-    INVALID_PARAMETER for anything but one byte 0 or 1. Writing 0 where it is 0 changes nothing.
+    EfiError: WRITE_PROTECTED where the variable is read-only (figure 32-4), INVALID_PARAMETER for anything but one byte
+    0 or 1. Writing 0 where it is 0 changes nothing.
     """
     writable = (SETUP, USER) if name == AUDIT_MODE[0] else (USER,)
-    if at_runtime or mode not in writable:
+    if mode not in writable:
         raise EfiError(Status.WRITE_PROTECTED, f"{name} is read-only in {mode} mode")
     if value not in (b"\0", b"\1"):
         raise EfiError(Status.INVALID_PARAMETER, f"{name} = {value[:8].hex()}, wanted one byte 0 or 1")

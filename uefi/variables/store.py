@@ -240,7 +240,6 @@ class VariableStore:
             self._persist(now)
         except OSError as error:
             self._variables, self.mode, self.secure_boot = before
-            self._following = None
             raise EfiError(Status.DEVICE_ERROR, f"variables cannot be kept: {error}") from None
 
     def _kept(self) -> list[Variable]:
@@ -266,7 +265,7 @@ class VariableStore:
             raise EfiError(
                 Status.INVALID_PARAMETER, f"{name} with {attr.text(attributes)}, wanted {attr.text(attr.BS_RT)}"
             )
-        mode = secure_boot.after_mode_write(self.mode, name, value, at_runtime=self.at_runtime)
+        mode = secure_boot.after_mode_write(self.mode, name, value)
         if mode == secure_boot.AUDIT:
             self._variables.pop(_PK, None)
         self.mode = mode

@@ -53,9 +53,13 @@ class Identity:
         expired: bool = False,
         key_usage: bool | None = None,
         key_identifier: bool = False,
+        unknown_extension: bool = False,
         digest: str = "sha256",
     ) -> None:
-        """`ca` None leaves BasicConstraints out; `key_usage` says whether keyCertSign is set, None leaves it out."""
+        """`ca` None leaves BasicConstraints out; `key_usage` says whether keyCertSign is set, None leaves it out.
+
+        `unknown_extension` adds a critical extension that nobody knows.
+        """
         self.name = name
         self.key: PrivateKey = key or rsa_key(_NUMBERS.setdefault(name, len(_NUMBERS) % 7))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -76,6 +80,9 @@ class Identity:
             builder = builder.add_extension(usage, critical=True)
         if key_identifier:
             builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), False)
+        if unknown_extension:
+            unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\5\0")
+            builder = builder.add_extension(unknown, critical=True)
         signing_key = issuer.key if issuer else self.key
         self.certificate: x509.Certificate = builder.sign(signing_key, HASHES[digest])  # type: ignore[arg-type]
         self.der = self.certificate.public_bytes(serialization.Encoding.DER)
@@ -128,6 +135,7 @@ def signer_info(
     timestamp: bytes | None = None,
     signed_digest: bytes | None = None,
     signed_type: str | None = None,
+    extra_attributes: bytes = b"",
 ) -> bytes:
     """A SignerInfo over `content` (the value bytes); `signed_digest` and `signed_type` put other attributes in."""
     certificate = signer.certificate
@@ -137,6 +145,7 @@ def signer_info(
         hashed = signed_digest or hashlib.new(digest, content).digest()
         rows = attribute("1.2.840.113549.1.9.3", oid(signed_type or content_type))
         rows += attribute("1.2.840.113549.1.9.4", tlv(0x04, hashed))
+        rows += extra_attributes
         message, attribute_set = tlv(0x31, rows), tlv(0xA0, rows)
     unsigned = tlv(0xA1, attribute("1.3.6.1.4.1.311.3.3.1", timestamp)) if timestamp else b""
     kind = "1.2.840.113549.1.1.1" if isinstance(signer.key, rsa.RSAPrivateKey) else "1.2.840.10045.4.3.2"
@@ -174,8 +183,9 @@ def detached(signer: Identity, content: bytes, *others: Identity, wrapped: bool 
     return signed_data([signer_info(signer, content, attributes=False)], [signer, *others], wrapped=wrapped)
 
 
-def timestamp_token(authority: Identity, signature: bytes, moment: str, *, digest: str = "sha256") -> bytes:
+def timestamp_token(authority: Identity, signature: bytes, moment: str, *, content_type: str = TST_INFO) -> bytes:
     """An RFC 3161 token of `authority` for `signature`; `moment` as "20240102030405Z"."""
+    digest = "sha256"
     info = tlv(
         0x30,
         tlv(0x02, b"\1"),
@@ -185,9 +195,9 @@ def timestamp_token(authority: Identity, signature: bytes, moment: str, *, diges
         tlv(0x18, moment.encode()),
     )
     return signed_data(
-        [signer_info(authority, info, content_type=TST_INFO)],
+        [signer_info(authority, info, content_type=content_type)],
         [authority],
-        content_type=TST_INFO,
+        content_type=content_type,
         content=tlv(0x04, info),
         version=3,
     )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from signing_keys import SPC, Identity, authenticode, signed_data, signer_info, tlv
+from signing_keys import DATA, SPC, TST_INFO, Identity, authenticode, signed_data, signer_info, timestamp_token, tlv
 
 from uefi import guids
 from uefi.guids import Guid
-from uefi.security import image_policy, signature_lists
+from uefi.security import image_policy, pkcs7, signature_lists
 from uefi.security.image_policy import Decision
 from uefi.security.signature_lists import Signature, SignatureList
 from uefi.status import Status
@@ -194,8 +194,6 @@ def test_a_time_stamp_for_another_signature_spares_nothing() -> None:
     ours = authenticode(LEAF, digest("sha256"), MIDDLE, authority=AUTHORITY, moment="20200101000000Z")
     db, dbx, dbt = database(x509(ROOT)), database(revoked(MIDDLE, REVOCATION)), database(x509(AUTHORITY))
     assert decide(ours, db=db, dbx=dbx, dbt=dbt).allowed
-    from uefi.security import pkcs7
-
     [token] = pkcs7.parse(elsewhere).signers[0].timestamps
     contents = pkcs7.parse(ours).content
     assert contents is not None
@@ -203,6 +201,18 @@ def test_a_time_stamp_for_another_signature_spares_nothing() -> None:
     swapped = signed_data([info], [LEAF, MIDDLE], content_type=SPC, content=tlv(0x30, contents))
     assert decide(swapped, db=db).allowed
     assert decide(swapped, db=db, dbx=dbx, dbt=dbt).status == Status.ACCESS_DENIED
+
+
+def test_a_signature_of_the_authority_over_something_else_is_no_time_stamp() -> None:
+    db, dbx, dbt = database(x509(ROOT)), database(revoked(MIDDLE, REVOCATION)), database(x509(AUTHORITY))
+    contents = pkcs7.parse(signature()).content
+    assert contents is not None
+    signed = pkcs7.parse(signature()).signers[0].signature
+    for content_type, allowed in ((TST_INFO, True), (DATA, False)):
+        token = timestamp_token(AUTHORITY, signed, "20200101000000Z", content_type=content_type)
+        info = signer_info(LEAF, contents, content_type=SPC, timestamp=token)
+        blob = signed_data([info], [LEAF, MIDDLE], content_type=SPC, content=tlv(0x30, contents))
+        assert decide(blob, db=db, dbx=dbx, dbt=dbt).allowed == allowed
 
 
 def test_databases_that_cannot_be_read_permit_nothing() -> None:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7 as builders
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from signing_keys import DATA, SPC, Identity, detached, signed_data, signer_info, tlv
+from signing_keys import DATA, SPC, Identity, attribute, detached, signed_data, signer_info, tlv
 
 from uefi.security import pkcs7
 from uefi.security.certificates import Certificate, embedded_chain, find_chain
@@ -163,6 +163,68 @@ def test_a_certificate_that_is_no_authority_cannot_sign_another() -> None:
         assert chain_of(child, [anchor], ROOT) is None
     usage_only = Identity("right to sign without constraints", key_usage=True)
     assert chain_of(Identity("child", usage_only), [], usage_only)
+
+
+def test_a_critical_extension_that_nobody_knows_spoils_a_certificate() -> None:
+    strange = Identity("strange authority", ca=True, unknown_extension=True)
+    assert chain_of(Identity("child", strange), [], strange) is None
+    assert chain_of(Identity("strange child", ROOT, unknown_extension=True), [], ROOT) is None
+    assert chain_of(Identity("child", ROOT), [], ROOT)
+
+
+def test_an_authority_of_another_name_with_the_same_key_does_not_fit() -> None:
+    assert chain_of(MIDDLE, [], Identity("root", ca=True, key=ROOT.key))
+    assert chain_of(MIDDLE, [], Identity("renamed root", ca=True, key=ROOT.key)) is None
+
+
+def test_a_root_without_extensions_signs_only_in_version_1() -> None:
+    modern = Identity("version 3 without extensions")
+    assert chain_of(Identity("child", modern), [], modern) is None
+    tbs = modern.tbs
+    # Without its version field and with a new signature the same certificate is one of version 1.
+    body = tbs[4:].removeprefix(bytes.fromhex("a003020102"))
+    assert len(body) == len(tbs) - 9
+    old_tbs = tlv(0x30, body)
+    algorithm = bytes.fromhex("300d06092a864886f70d01010b0500")
+    old = Certificate(tlv(0x30, old_tbs, algorithm, tlv(0x03, b"\0" + modern.sign(old_tbs))))
+    assert old.signed_by(old)
+    assert find_chain(Certificate(Identity("child", modern).der), [], [old])
+
+
+def test_two_signature_algorithms_in_one_certificate_are_refused() -> None:
+    sha256, sha384 = (bytes.fromhex("06092a864886f70d01010" + digit) for digit in "bc")
+    assert LEAF.der.count(sha256) == 2
+    head, tail = LEAF.der[: len(LEAF.tbs) + 4], LEAF.der[len(LEAF.tbs) + 4 :]
+    with pytest.raises(Pkcs7Error, match="two signature algorithms differ"):
+        Certificate(head + tail.replace(sha256, sha384))
+
+
+def test_long_chains_end() -> None:
+    chain = [ROOT]
+    for number in range(12):
+        chain.append(Identity(f"link {number}", chain[-1], ca=True))
+    assert len(chain_of(chain[9], chain, ROOT) or ()) == 10
+    assert chain_of(chain[10], chain, ROOT) is None
+
+
+def test_the_signer_is_found_by_issuer_and_serial_number() -> None:
+    twins = [Identity("twin", ROOT, serial=number, key=Identity(f"key {number}").key) for number in (1, 2)]
+    for signer in twins:
+        for order in (twins, twins[::-1]):
+            assert verified(signed_data([signer_info(signer, CONTENT)], order), ROOT)
+
+
+def test_attributes_stand_once() -> None:
+    import hashlib
+
+    again = attribute("1.2.840.113549.1.9.4", tlv(0x04, hashlib.sha256(CONTENT).digest()))
+    with pytest.raises(Pkcs7Error, match=r"2 signed attributes 1\.2\.840\.113549\.1\.9\.4"):
+        pkcs7.parse(signed_data([signer_info(LEAF, CONTENT, extra_attributes=again)], [LEAF]))
+
+
+def test_content_in_pieces_is_refused() -> None:
+    with pytest.raises(Pkcs7Error, match="in pieces"):
+        pkcs7.parse(signed_data([], [], content=tlv(0x24, tlv(0x04, CONTENT))))
 
 
 def test_path_length_is_kept() -> None:

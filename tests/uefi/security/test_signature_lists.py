@@ -77,7 +77,7 @@ def test_a_damaged_header_never_escapes(position: int, value: int, lists: list[S
         (16, 77, "SignatureListSize 0x4d"),
         (20, 49, "SignatureHeaderSize 0x31"),
         (24, 0, "SignatureSize 0x0"),
-        (24, 15, "SignatureSize 0xf"),
+        (24, 12, "SignatureSize 0xc"),
         (24, 47, "SignatureSize 0x2f"),
     ],
 )

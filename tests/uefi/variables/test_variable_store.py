@@ -175,6 +175,14 @@ def test_run_time_hides_boot_service_variables() -> None:
     assert status_of(store.next_name, "boot", VENDOR) == "EFI_INVALID_PARAMETER"
 
 
+def test_names_hide_as_soon_as_run_time_begins() -> None:
+    store = VariableStore()
+    store.set("boot", VENDOR, NV_BS, b"1")
+    assert vendor_names(store) == ["boot"]
+    store.enter_runtime()
+    assert vendor_names(store) == []
+
+
 def test_run_time_writes_only_nonvolatile_runtime_variables() -> None:
     store = runtime_store()
     for attributes, data in ((NV_BS, b"new"), (NV_BS, b""), (0, b"")):
@@ -257,6 +265,22 @@ def test_storage_runs_out_and_deleting_makes_room(attributes: int) -> None:
     store.set("0", VENDOR, attributes, bytes(299))
     store.set("0", VENDOR, attributes, b"")
     store.set("new", VENDOR, attributes, bytes(290))
+
+
+def test_a_variable_may_grow_into_what_is_left() -> None:
+    store = VariableStore(limits=Limits(variable=1000, non_volatile=1000))
+    store.set("A", VENDOR, NV_BS, bytes(600))
+    store.set("A", VENDOR, NV_BS, bytes(900))
+    assert store.query_info(NV_BS)[1] == 1000 - storage_size("A", 900)
+
+
+def test_an_append_cannot_make_a_global_too_long() -> None:
+    store = VariableStore()
+    store.set("Timeout", GLOBAL, NV_BS_RT, b"\5\0")
+    assert status_of(store.set, "Timeout", GLOBAL, NV_BS_RT | APPEND_WRITE, b"\5\0") == "EFI_INVALID_PARAMETER"
+    store.set("BootOrder", GLOBAL, NV_BS_RT | APPEND_WRITE, b"\0\0")
+    store.set("BootOrder", GLOBAL, NV_BS_RT | APPEND_WRITE, b"\1\0")
+    assert store.get("BootOrder", GLOBAL) == (NV_BS_RT, b"\0\0\1\0")
 
 
 @pytest.mark.parametrize(
