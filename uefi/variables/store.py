@@ -55,8 +55,8 @@ class VariableStore:
         self._persist = persist
         self._limits = limits or Limits()
         self._signed_pk_only = signed_pk_only
-        self._variables: dict[Key, Variable] = {each.key: each for each in variables}
         self._following: dict[Key | None, Key | None] | None = None
+        self._take({each.key: each for each in variables})
         self._start()
 
     def reset(self) -> None:
@@ -95,7 +95,7 @@ class VariableStore:
             raise EfiError(Status.INVALID_PARAMETER, f"attributes {attr.text(attributes)}")
         non_volatile = bool(attributes & attr.NON_VOLATILE)
         total = self._limits.non_volatile if non_volatile else self._limits.volatile
-        return total, max(0, total - self._used(non_volatile)), self._limits.variable - HEADER_SIZE
+        return total, max(0, total - self._used[non_volatile]), self._limits.variable - HEADER_SIZE
 
     def set(self, name: str, guid: Guid, attributes: int, data: bytes) -> None:
         """SetVariable by a guest: create, change, append to or delete a variable. EfiError says why not."""
@@ -167,8 +167,7 @@ class VariableStore:
         self.at_runtime = state["at_runtime"]
         self.mode = state["mode"]
         self.secure_boot = state["secure_boot"]
-        self._variables = {each.key: each for each in map(Variable.load, state["variables"])}
-        self._following = None
+        self._take({each.key: each for each in map(Variable.load, state["variables"])})
 
     # How a write goes
 
@@ -211,7 +210,7 @@ class VariableStore:
         self._check_size(wanted.name, len(wanted.data))
         if wanted.size > (old.size if old else 0):
             total = self._limits.non_volatile if wanted.non_volatile else self._limits.volatile
-            if self._used(wanted.non_volatile) - (old.size if old else 0) + wanted.size > total:
+            if self._used[wanted.non_volatile] - (old.size if old else 0) + wanted.size > total:
                 raise EfiError(
                     Status.OUT_OF_RESOURCES, f"{wanted.name[:40]!r} of {len(wanted.data)} bytes does not fit"
                 )
@@ -230,7 +229,7 @@ class VariableStore:
         if self._persist is None:
             change()
             return
-        before = self._variables.copy(), self.mode, self.secure_boot
+        before, mode, enforced = self._variables.copy(), self.mode, self.secure_boot
         kept = self._kept()
         change()
         now = self._kept()
@@ -239,7 +238,8 @@ class VariableStore:
         try:
             self._persist(now)
         except OSError as error:
-            self._variables, self.mode, self.secure_boot = before
+            self._take(before)
+            self.mode, self.secure_boot = mode, enforced
             raise EfiError(Status.DEVICE_ERROR, f"variables cannot be kept: {error}") from None
 
     def _kept(self) -> list[Variable]:
@@ -249,12 +249,29 @@ class VariableStore:
             if each.non_volatile or (each.key in _MODES and each.data == b"\1")
         ]
 
-    def _replace(self, key: Key, variable: Variable | None) -> None:
+    def _take(self, variables: dict[Key, Variable]) -> None:
+        """Let these be all variables."""
+        self._variables = variables
         self._following = None
+        self._used = [0, 0]  # bytes of the volatile ones, of the non-volatile ones
+        for each in variables.values():
+            self._used[each.non_volatile] += each.size
+
+    def _put(self, key: Key, variable: Variable | None) -> None:
+        """Add, replace or (None) remove one variable."""
+        self._following = None
+        old = self._variables.get(key)
+        if old is not None:
+            self._used[old.non_volatile] -= old.size
         if variable is None:
             self._variables.pop(key, None)
         else:
             self._variables[key] = variable
+            self._used[variable.non_volatile] += variable.size
+
+    def _replace(self, key: Key, variable: Variable | None) -> None:
+        """`_put`, and what follows from it for Secure Boot."""
+        self._put(key, variable)
         if key == _PK:
             self.mode = secure_boot.after_pk_change(self.mode, has_pk=_PK in self._variables)
         if key in rules.POLICY_KEYS or key == _SECURE_BOOT_ENABLE:
@@ -267,9 +284,8 @@ class VariableStore:
             )
         mode = secure_boot.after_mode_write(self.mode, name, value)
         if mode == secure_boot.AUDIT:
-            self._variables.pop(_PK, None)
+            self._put(_PK, None)
         self.mode = mode
-        self._following = None
         self._publish()
 
     # Secure Boot's read-only variables
@@ -277,8 +293,7 @@ class VariableStore:
     def _start(self) -> None:
         """What power on makes of the kept variables."""
         flags = {key: self.value(*key) == b"\1" for key in _MODES}
-        self._variables = {key: each for key, each in self._variables.items() if each.non_volatile}
-        self._following = None
+        self._take({key: each for key, each in self._variables.items() if each.non_volatile})
         self.at_runtime = False
         self.mode = secure_boot.initial_mode(
             has_pk=_PK in self._variables,
@@ -297,13 +312,10 @@ class VariableStore:
         shown["VendorKeys"] = b"\0" if any(key in self._variables for key in rules.POLICY_KEYS) else b"\1"
         for name, value in shown.items():
             key = (name, guids.GLOBAL_VARIABLE)
-            self._variables[key] = Variable(*key, attr.BS_RT, value)
+            self._put(key, Variable(*key, attr.BS_RT, value))
 
     def _database(self, name: str, guid: Guid) -> bytes:
         return self.value(name, guid) or b""
 
     def _visible(self, variable: Variable) -> bool:
         return not self.at_runtime or bool(variable.attributes & attr.RUNTIME_ACCESS)
-
-    def _used(self, non_volatile: bool) -> int:
-        return sum(each.size for each in self._variables.values() if each.non_volatile == non_volatile)

@@ -400,7 +400,12 @@ def test_any_sequence_of_writes_leaves_a_sound_store(
     assert len(set(listed)) == len(listed)
     for name, guid in listed:
         store.get(name, guid)
-    assert sum(each.size for each in map(Variable.load, store.save()["variables"]) if each.non_volatile) <= 400
+    for attributes, limit in ((NV_BS_RT, 400), (BS_RT, 1000)):
+        stored = [
+            each for each in map(Variable.load, store.save()["variables"]) if each.attributes & 1 == attributes & 1
+        ]
+        assert sum(each.size for each in stored) <= limit
+        assert store.query_info(attributes)[1] == limit - sum(each.size for each in stored)
     if kept:
         now = [each for each in map(Variable.load, store.save()["variables"]) if each.non_volatile]
         assert kept[-1] == now
