@@ -131,7 +131,7 @@ class EfiTime:
             raise BadTimeError(f"EFI_TIME.Daylight is {self.daylight:#x}, wanted only the bits 0x1 and 0x2")
 
     def sort_key(self) -> tuple[int, int, int, int, int, int]:
-        """Orders time stamps of authenticated variables, whose other fields are zero (UEFI 2.10, 8.2.2)."""
+        """Orders time stamps of authenticated variables, whose other fields are zero (UEFI 2.10, 8.2)."""
         return (self.year, self.month, self.day, self.hour, self.minute, self.second)
 
     def __eq__(self, other: object) -> bool:

@@ -197,7 +197,7 @@ def find_chain(
 
 
 def embedded_chain(leaf: Certificate, pool: Sequence[Certificate]) -> list[Certificate]:
-    """The chain from `leaf` as far up as `pool` goes, to the "top-level issuer certificate" of UEFI 2.10, 8.2.2."""
+    """The chain from `leaf` as far up as `pool` goes, to the "top-level issuer certificate" of UEFI 2.10, 8.2."""
     chain = [leaf]
     while len(chain) < MAX_CHAIN and not chain[-1].self_issued:
         issuer = next((each for each in pool if each not in chain and chain[-1].signed_by(each)), None)

@@ -16,7 +16,7 @@ AUTH_SIG_FAILED = 1
 AUTH_SIG_PASSED = 2
 AUTH_SIG_NOT_FOUND = 3
 AUTH_SIG_FOUND = 4
-"""Values of EFI_IMAGE_EXECUTION_ACTION for the image execution information table (UEFI 2.10, 32.5.3.1)."""
+"""Values of EFI_IMAGE_EXECUTION_ACTION for the image execution information table (UEFI 2.10, 32.4)."""
 
 _IMAGE_HASHES = (
     ("sha256", guids.CERT_SHA256),

@@ -1,6 +1,6 @@
 """PKCS#7 SignedData (RFC 2315, RFC 5652): parse, and verify against trusted certificates.
 
-Both users are in UEFI 2.10: authenticated variables (8.2.2, detached) and signed images (32.2.4, embedded content).
+Both users are in UEFI 2.10: authenticated variables (8.2, detached) and signed images (32.2.4, embedded content).
 """
 
 from collections.abc import Iterable

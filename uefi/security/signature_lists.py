@@ -120,7 +120,7 @@ def check(data: bytes, *, most: int | None = None) -> list[SignatureList]:
     """`parse`, and refuse what a Secure Boot variable may not hold; SignatureListError names it.
 
     That is a type outside DATA_SIZES, a wrong size for the type, a header (no type has one), or more than `most`
-    signatures in all (1 for PK: UEFI 2.10, 32.3.6). Certificates are not looked into.
+    signatures in all (1 for PK: UEFI 2.10, 32.3). Certificates are not looked into.
     """
     lists = parse(data)
     for signature_list in lists:
@@ -145,7 +145,7 @@ def check(data: bytes, *, most: int | None = None) -> list[SignatureList]:
 def without_known(existing: bytes, addition: bytes) -> bytes:
     """The part of `addition` that an append has to add: no EFI_SIGNATURE_DATA that `existing` already has.
 
-    UEFI 2.10, 8.2.2: the same type, owner and data are the same; a duplicate is no error. Repetitions inside `addition`
+    UEFI 2.10, 8.2: the same type, owner and data are the same; a duplicate is no error. Repetitions inside `addition`
     are dropped too. SignatureListError if either is malformed.
     """
     known = {(each.type, signature) for each in parse(existing) for signature in each.signatures}

@@ -1,4 +1,4 @@
-"""RFC 3161 time stamps on an image's signature, which can outlive a revoked certificate (UEFI 2.10, 32.5.1, dbt)."""
+"""RFC 3161 time stamps on an image's signature, which can outlive a revoked certificate (UEFI 2.10, 32.4)."""
 
 from collections.abc import Sequence
 

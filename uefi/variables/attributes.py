@@ -29,7 +29,7 @@ def text(attributes: int) -> str:
 
 
 def check(attributes: int) -> None:
-    """EfiError for a combination that neither SetVariable nor QueryVariableInfo takes (UEFI 2.10, 8.2.3 and 8.2.4).
+    """EfiError for a combination that neither SetVariable nor QueryVariableInfo takes (UEFI 2.10, 8.2).
 
     UNSUPPORTED for the deprecated and the enhanced authentication; INVALID_PARAMETER for unknown bits, RT without BS,
     NV alone (as edk2), and a hardware error record that is not NV|BS|RT.

@@ -1,4 +1,4 @@
-"""Time-based authenticated variables: EFI_VARIABLE_AUTHENTICATION_2, and who may sign what (UEFI 2.10, 8.2.2)."""
+"""Time-based authenticated variables: EFI_VARIABLE_AUTHENTICATION_2, and who may sign what (UEFI 2.10, 8.2)."""
 
 from collections.abc import Callable
 from struct import Struct

@@ -13,7 +13,7 @@ POLICY_KEYS = (
     ("dbt", guids.IMAGE_SECURITY_DATABASE),
     ("dbr", guids.IMAGE_SECURITY_DATABASE),
 )
-"""The variables whose value is signature lists and that Secure Boot rests on (UEFI 2.10, 8.2.2, step 3)."""
+"""The variables whose value is signature lists and that Secure Boot rests on (UEFI 2.10, 8.2, step 3)."""
 
 _ANY = 1 << 32
 

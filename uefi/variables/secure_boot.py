@@ -20,7 +20,7 @@ def initial_mode(*, has_pk: bool, audit: bool, deployed: bool) -> str:
 
 
 def after_pk_change(mode: str, *, has_pk: bool) -> str:
-    """The mode after PK was set or deleted (figure 32-4): enrolling in Audit Mode deploys, deleting always sets up."""
+    """The mode after PK was set or deleted (the figure in 32.3): enrolling in Audit Mode deploys, deleting always sets up."""
     if not has_pk:
         return AUDIT if mode == AUDIT else SETUP
     return {SETUP: USER, AUDIT: DEPLOYED}.get(mode, mode)
@@ -29,7 +29,7 @@ def after_pk_change(mode: str, *, has_pk: bool) -> str:
 def after_mode_write(mode: str, name: str, value: bytes) -> str:
     """The mode after a guest's SetVariable of AuditMode or DeployedMode; going to Audit Mode also deletes PK.
 
-    EfiError: WRITE_PROTECTED where the variable is read-only (figure 32-4), INVALID_PARAMETER for anything but one byte
+    EfiError: WRITE_PROTECTED where the variable is read-only (the figure in 32.3), INVALID_PARAMETER for anything but one byte
     0 or 1. Writing 0 where it is 0 changes nothing.
     """
     writable = (SETUP, USER) if name == AUDIT_MODE[0] else (USER,)

@@ -36,7 +36,7 @@ class VariableStore:
     """All variables of a machine, in the order of their creation. Names are str (UTF-16 units, lone surrogates too).
 
     `variables` are what was kept from the last run; `persist` is called after each change of a non-volatile variable.
-    `at_runtime` is for the owner to set when ExitBootServices succeeds: it hides what has no runtime access and
+    `at_runtime` is set by `enter_runtime` when ExitBootServices succeeds: it hides what has no runtime access and
     protects what is volatile. `mode` is the Secure Boot mode, `secure_boot` whether LoadImage has to check images.
     """
 
@@ -179,7 +179,7 @@ class VariableStore:
             )
 
     def _check_existing(self, old: Variable | None, attributes: int) -> None:
-        """The rules of rewriting (UEFI 2.10, 8.2.3): same attributes but for APPEND_WRITE, and none at all deletes."""
+        """The rules of rewriting (UEFI 2.10, 8.2): same attributes but for APPEND_WRITE, and none at all deletes."""
         if old is None:
             return
         if self.at_runtime and not (old.non_volatile and old.attributes & attr.RUNTIME_ACCESS):
