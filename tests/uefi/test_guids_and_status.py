@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uefi import guids
@@ -11,6 +11,7 @@ from uefi.guids import Guid, guid_name
 from uefi.status import EfiError, Status, is_error, status_name
 
 
+@settings(deadline=None)
 @given(st.uuids())
 def test_text_and_bytes_are_those_of_a_uuid(value: uuid.UUID) -> None:
     guid = Guid.parse(str(value))
@@ -22,6 +23,7 @@ def test_text_and_bytes_are_those_of_a_uuid(value: uuid.UUID) -> None:
     assert eval(repr(guid)) == guid
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_other_text_is_refused(text: str) -> None:
     try:
@@ -38,6 +40,7 @@ def test_malformed_text_is_refused(text: str) -> None:
         Guid.parse(text)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40).filter(lambda raw: len(raw) != 16))
 def test_other_lengths_are_refused(raw: bytes) -> None:
     with pytest.raises(ValueError, match="16 bytes"):

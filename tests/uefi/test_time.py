@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uefi.time import UNSPECIFIED_TIMEZONE, BadTimeError, EfiTime
@@ -12,6 +12,7 @@ MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(9999, 12, 31, 23, 59, 59))
 EPOCH = datetime(1970, 1, 1)
 
 
+@settings(deadline=None)
 @given(MOMENTS)
 def test_nanoseconds_agree_with_the_calendar(moment: datetime) -> None:
     ns = (moment - EPOCH) // timedelta(microseconds=1) * 1000 + 7
@@ -62,6 +63,7 @@ def test_fields_out_of_range_are_named(fields: dict[str, int], name: str) -> Non
         EfiTime(**(good | fields)).validate()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_refused_or_kept(raw: bytes) -> None:
     if len(raw) != 16:
@@ -79,6 +81,7 @@ def test_any_bytes_are_refused_or_kept(raw: bytes) -> None:
             time.to_ns()
 
 
+@settings(deadline=None)
 @given(st.integers())
 def test_any_number_of_nanoseconds_is_a_time_or_refused(ns: int) -> None:
     try:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from signing_keys import DATA, SPC, TST_INFO, Identity, authenticode, signed_data, signer_info, timestamp_token, tlv
 
@@ -227,6 +227,7 @@ def test_an_unreadable_certificate_in_db_hides_no_other() -> None:
     assert decide(signature(), db=database((guids.CERT_X509, b"not DER"), x509(ROOT))).allowed
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=80), max_size=3), st.binary(max_size=80), st.binary(max_size=80))
 def test_garbage_is_never_started(signatures: list[bytes], db: bytes, dbx: bytes) -> None:
     for chosen_db, chosen_dbx in ((db, dbx), (database(x509(ROOT)), b"")):
@@ -237,6 +238,7 @@ GOOD = signature()
 DB = database(x509(ROOT))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
 def test_damage_is_never_a_traceback(position: int, flip: int) -> None:
     blob = bytearray(GOOD)

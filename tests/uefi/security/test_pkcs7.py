@@ -275,11 +275,13 @@ def judge(blob: bytes) -> bool:
         return False
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_refused(blob: bytes) -> None:
     assert not judge(blob)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_random_bytes_in_a_sequence_are_refused(blob: bytes) -> None:
     assert not judge(tlv(0x30, blob))
@@ -289,6 +291,7 @@ def test_random_bytes_in_a_sequence_are_refused(blob: bytes) -> None:
 GOOD = signed_data([signer_info(LEAF, CONTENT)], [LEAF, MIDDLE])
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1))
 def test_truncations_are_refused(size: int) -> None:
     assert judge(GOOD)

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from signing_keys import Identity
 
@@ -32,6 +32,7 @@ def any_list(draw: st.DrawFn) -> SignatureList:
     return SignatureList(Guid(kind), draw(st.lists(signatures, min_size=1, max_size=4)), draw(st.binary(max_size=5)))
 
 
+@settings(deadline=None)
 @given(st.lists(any_list(), max_size=4))
 def test_what_is_built_parses(lists: list[SignatureList]) -> None:
     parsed = signature_lists.parse(signature_lists.build(lists))
@@ -40,6 +41,7 @@ def test_what_is_built_parses(lists: list[SignatureList]) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(any_list(), min_size=1, max_size=3), st.data())
 def test_every_truncation_is_refused_or_drops_whole_lists(lists: list[SignatureList], data: st.DataObject) -> None:
     whole = signature_lists.build(lists)
@@ -52,6 +54,7 @@ def test_every_truncation_is_refused_or_drops_whole_lists(lists: list[SignatureL
             signature_lists.parse(whole[:cut])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_raise_only_the_packages_error(data: bytes) -> None:
     try:
@@ -60,6 +63,7 @@ def test_random_bytes_raise_only_the_packages_error(data: bytes) -> None:
         assert "\n" not in str(error)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 27), st.integers(0, 255), st.lists(any_list(), min_size=1, max_size=2))
 def test_a_damaged_header_never_escapes(position: int, value: int, lists: list[SignatureList]) -> None:
     data = bytearray(signature_lists.build(lists))

@@ -108,6 +108,7 @@ def test_damaged_images_are_refused(data: bytes, message: str) -> None:
 GOOD = image(record("A", b"a"), record("B", b"bb"), size=0x200, volume_size=0x300)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 0xF0), st.binary(min_size=1, max_size=4))
 def test_damage_raises_only_the_packages_error(offset: int, data: bytes) -> None:
     whole = bytearray(GOOD)
@@ -118,6 +119,7 @@ def test_damage_raises_only_the_packages_error(offset: int, data: bytes) -> None
         assert "\n" not in str(error)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1))
 def test_truncations_are_refused(size: int) -> None:
     with pytest.raises(VariableFileError):
@@ -165,6 +167,7 @@ def test_the_signers_of_private_variables_survive_in_certdb(signers: dict[str, b
             certdb.parse(database.data[:cut])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_random_certdbs_raise_only_the_packages_error(data: bytes) -> None:
     for each in (data, struct.pack("<I", len(data) + 4) + data):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from authenticated_writes import outcome, signed
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from signing_keys import Identity
 
@@ -40,6 +40,7 @@ PLAIN = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(PLAIN, SIGNED), max_size=6, unique_by=lambda variable: variable.key))
 def test_what_is_built_parses(variables: list[Variable]) -> None:
     assert nv_file.parse_json(nv_file.build_json(variables)) == variables
@@ -198,6 +199,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             NvFile(path).load()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_random_bytes_raise_only_the_packages_error(data: bytes) -> None:
     for each in (data, b'{"version": 2, "variables": [' + data + b"]}"):
@@ -214,6 +216,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from([*GOOD, "time", "digest"]), VALUES), max_size=3))
 def test_random_json_raises_only_the_packages_error(rows: list[dict[str, object]]) -> None:
     try:

@@ -1,7 +1,7 @@
 """SetVariable, GetVariable, GetNextVariableName and QueryVariableInfo as UEFI 2.10, 8.2 has them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uefi import guids
@@ -381,6 +381,7 @@ OPERATIONS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(OPERATIONS, st.booleans())
 def test_any_sequence_of_writes_leaves_a_sound_store(
     operations: list[tuple[str, Guid, int, bytes]], runtime: bool
