@@ -13,7 +13,7 @@ from cvmboot.options import RunOptions
 from cvmboot.output import Output
 from cvmboot.power import PoweredMachine
 from cvmboot.signals import ENDING, Signals
-from cvmboot.terminal import EscapeKeys, Terminal
+from cvmboot.terminal import EscapeKeys, Terminal, is_gone
 from cvmboot.typed_input import InputGate, TypedInput
 from machine.console import HostConsole
 from uefi.firmware import Outcome
@@ -150,7 +150,7 @@ class Session:
             data = b""
         if not data:
             self._input_open = False
-            if self._terminal is not None:
+            if self._terminal is not None or is_gone(_STDIN):
                 self._stop(status.HANGUP)
             return
         if self._terminal is None:

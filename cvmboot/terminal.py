@@ -1,6 +1,7 @@
 """The user's terminal while a machine has it: raw mode, and the keys that are not for the guest."""
 
 import contextlib
+import errno
 import os
 import termios
 from typing import Any
@@ -20,6 +21,15 @@ _NO_CHANGES = termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL | t
 _NO_EDITING = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG
 _SANE = b"\x1b[0m\x1b[?25h"
 """The terminal's own colours, and a visible cursor: the guest may have left others."""
+
+
+def is_gone(descriptor: int) -> bool:
+    """Whether the descriptor was a terminal that has been closed at the other end; it no longer counts as one."""
+    try:
+        termios.tcgetattr(descriptor)
+    except termios.error as error:
+        return bool(error.args[0] == errno.EIO)
+    return False
 
 
 class Terminal:
@@ -42,7 +52,7 @@ class Terminal:
         try:
             return os.tcgetpgrp(self._descriptor) == os.getpgrp()
         except OSError:
-            return False
+            return True  # not the terminal that controls us, so that nobody stops us for using it
 
     def enter(self) -> None:
         """Take the terminal, unless we run in the background or it is gone."""
