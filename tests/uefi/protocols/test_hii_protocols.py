@@ -182,6 +182,7 @@ def test_notifications(board: Board) -> None:
     register = ("RegisterPackageNotify", 4, 0, 0x1000)
     assert firmware.call(board.database, *register, 1 | 2, room) == Status.SUCCESS
     notification = firmware.memory.read_u64(room)
+    assert firmware.call(board.database, "RegisterPackageNotify", 4, 0, 0x2000, 4, room) == Status.SUCCESS
     handle = board.new(package_list(ENGLISH, KEYBOARD))
     firmware.call(board.database, "RemovePackageList", handle)
     assert seen == [(0x1000, 4, handle, 1), (0x1000, 4, handle, 2)]
