@@ -40,7 +40,7 @@ def path_to_text(data: bytes, display_only: bool = False, allow_shortcuts: bool 
 
 
 def node_to_text(node: Node, display_only: bool = False, allow_shortcuts: bool = False) -> str:
-    """The text of one node; the generic form, such as Path(9,0x1,00AA), for an unknown or malformed one."""
+    """The text of one node; the generic form, such as Path(9,1,00AA), for an unknown or malformed one."""
     if node.type == MEDIA and node.subtype == 4:
         return from_ucs2(node.data)
     try:
@@ -64,7 +64,7 @@ def _specific(node: Node, display_only: bool, allow_shortcuts: bool) -> str:
     fields = node.fields()
     if key in forms.NUMBERS:
         name, order = forms.NUMBERS[key]
-        return f"{name}({','.join(f'{fields[field]:#x}' for field in order)})"
+        return f"{name}({','.join(f'0x{fields[field]:X}' for field in order)})"
     if key in forms.GUID_FORMS:
         return f"{forms.GUID_FORMS[key]}({_guid(fields['Uuid' if key == (MESSAGING, 32) else 'Guid'])})"
     if key in forms.VENDOR_FORMS:
@@ -74,7 +74,7 @@ def _specific(node: Node, display_only: bool, allow_shortcuts: bool) -> str:
 
 def _generic(node: Node) -> str:
     name = forms.GENERIC_NAMES.get(node.type)
-    parameters = [f"{node.subtype:#x}"] if name else [f"{node.type:#x}", f"{node.subtype:#x}"]
+    parameters = [str(node.subtype)] if name else [str(node.type), str(node.subtype)]
     if node.data:
         parameters.append(node.data.hex().upper())
     return f"{name or 'Path'}({','.join(parameters)})"
@@ -107,24 +107,24 @@ def _sas_topology(topology: int) -> str:
     """SASSATA, Location, Connect and DriveBay (10.3.4.18, table 10-43)."""
     form = topology & 0xF
     if topology & 0x80 or form > 2:
-        return f"{topology:#x},0,0,0"
+        return f"0x{topology:X},0,0,0"
     if form == 0:
         return "NoTopology,0,0,0"
     kind = "SATA" if topology & 0x10 else "SAS"
     location = "External" if topology & 0x20 else "Internal"
     connect = "Expanded" if topology & 0x40 else "Direct"
-    return f"{kind},{location},{connect},{(topology >> 8) + 1 if form == 2 else 0:#x}"
+    return f"{kind},{location},{connect},0x{(topology >> 8) + 1 if form == 2 else 0:X}"
 
 
 def _sas(data: bytes) -> str:
     reserved, address, lun, topology, rtp = (
         int.from_bytes(data[start:end], "little") for start, end in ((0, 4), (4, 12), (12, 20), (20, 22), (22, 24))
     )
-    return f"SAS({address:#x},{lun:#x},{rtp:#x},{_sas_topology(topology)},{reserved:#x})"
+    return f"SAS(0x{address:X},0x{lun:X},0x{rtp:X},{_sas_topology(topology)},0x{reserved:X})"
 
 
 def _hid(value: int) -> str:
-    return f"PNP{value >> 16:04X}" if value & 0xFFFF == 0x41D0 else f"{value:#x}"
+    return f"PNP{value >> 16:04X}" if value & 0xFFFF == 0x41D0 else f"0x{value:X}"
 
 
 def _acpi(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -132,8 +132,8 @@ def _acpi(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     if hid & 0xFFFF == 0x41D0:
         name = next((name for name, product in forms.ACPI_NAMES.items() if product == hid >> 16), None)
         if name:
-            return f"{name}({fields['UID']:#x})"
-    return f"Acpi({_hid(hid)},{fields['UID']:#x})"
+            return f"{name}(0x{fields['UID']:X})"
+    return f"Acpi({_hid(hid)},0x{fields['UID']:X})"
 
 
 def _acpi_ex(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -142,31 +142,32 @@ def _acpi_ex(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
         return f"AcpiExp({_hid(fields['HID'])},{_hid(fields['CID'])},{uid_text})"
     if display_only:
         hid, cid = hid_text or _hid(fields["HID"]), cid_text or _hid(fields["CID"])
-        return f"AcpiEx({hid},{cid},{uid_text or hex(fields['UID'])})"
+        uid = uid_text or f"0x{fields['UID']:X}"
+        return f"AcpiEx({hid},{cid},{uid})"
     return (
-        f"AcpiEx({_hid(fields['HID'])},{_hid(fields['CID'])},{fields['UID']:#x},{hid_text},{cid_text},{uid_text})"
+        f"AcpiEx({_hid(fields['HID'])},{_hid(fields['CID'])},0x{fields['UID']:X},{hid_text},{cid_text},{uid_text})"
     )  # fmt: skip
 
 
 def _acpi_adr(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     data = fields["ADR"]
     values = (int.from_bytes(data[start : start + 4], "little") for start in range(0, len(data), 4))
-    return f"AcpiAdr({','.join(f'{value:#x}' for value in values)})"
+    return f"AcpiAdr({','.join(f'0x{value:X}' for value in values)})"
 
 
 def _ata(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     if display_only:
-        return f"Ata({fields['LUN']:#x})"
+        return f"Ata(0x{fields['LUN']:X})"
     channel = "Secondary" if fields["PrimarySecondary"] else "Primary"
-    return f"Ata({channel},{'Slave' if fields['SlaveMaster'] else 'Master'},{fields['LUN']:#x})"
+    return f"Ata({channel},{'Slave' if fields['SlaveMaster'] else 'Master'},0x{fields['LUN']:X})"
 
 
 def _fibre_ex(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    return f"FibreEx(0x{fields['WWN'].hex()},0x{fields['LUN'].hex()})"
+    return f"FibreEx(0x{fields['WWN'].hex().upper()},0x{fields['LUN'].hex().upper()})"
 
 
 def _i1394(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    return f"I1394({fields['Guid']:016x})"
+    return f"I1394({fields['Guid']:016X})"
 
 
 def _usb_class(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -175,23 +176,23 @@ def _usb_class(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str
     )
     for name, (known_class, known_subclass) in forms.USB_CLASSES.items():
         if device_class == known_class and known_subclass in (None, subclass):
-            middle = f",{subclass:#x}" if known_subclass is None else ""
-            return f"{name}({vendor:#x},{product:#x}{middle},{protocol:#x})"
-    return f"UsbClass({vendor:#x},{product:#x},{device_class:#x},{subclass:#x},{protocol:#x})"
+            middle = f",0x{subclass:X}" if known_subclass is None else ""
+            return f"{name}(0x{vendor:X},0x{product:X}{middle},0x{protocol:X})"
+    return f"UsbClass(0x{vendor:X},0x{product:X},0x{device_class:X},0x{subclass:X},0x{protocol:X})"
 
 
 def _usb_wwid(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     serial = from_ucs2(fields["SerialNumber"])
-    return f'UsbWwid({fields["VID"]:#x},{fields["PID"]:#x},{fields["InterfaceNumber"]:#x},"{serial}")'
+    return f'UsbWwid(0x{fields["VID"]:X},0x{fields["PID"]:X},0x{fields["InterfaceNumber"]:X},"{serial}")'
 
 
 def _mac(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     size = 6 if fields["IfType"] in (0, 1) else 32
-    return f"MAC({fields['MacAddress'][:size].hex()},{fields['IfType']:#x})"
+    return f"MAC({fields['MacAddress'][:size].hex().upper()},0x{fields['IfType']:X})"
 
 
 def _ip_protocol(number: int) -> str:
-    return forms.IP_PROTOCOLS.get(number, f"{number:#x}")
+    return forms.IP_PROTOCOLS.get(number, f"0x{number:X}")
 
 
 def _ipv4_address(raw: bytes) -> str:
@@ -199,7 +200,7 @@ def _ipv4_address(raw: bytes) -> str:
 
 
 def _ipv6_address(raw: bytes) -> str:
-    return raw.hex(":", 2)
+    return raw.hex(":", 2).upper()
 
 
 def _ipv4(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -216,14 +217,14 @@ def _ipv6(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     if display_only:
         return f"IPv6({remote})"
     number = fields["Origin"]
-    origin = forms.IPV6_ORIGINS[number] if number < len(forms.IPV6_ORIGINS) else f"{number:#x}"
+    origin = forms.IPV6_ORIGINS[number] if number < len(forms.IPV6_ORIGINS) else f"0x{number:X}"
     local, gateway = _ipv6_address(fields["LocalIp"]), _ipv6_address(fields["Gateway"])
-    return f"IPv6({remote},{_ip_protocol(fields['Protocol'])},{origin},{local},{gateway},{fields['PrefixLength']:#x})"
+    return f"IPv6({remote},{_ip_protocol(fields['Protocol'])},{origin},{local},{gateway},0x{fields['PrefixLength']:X})"
 
 
 def _infiniband(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    numbers = ",".join(f"{fields[name]:#x}" for name in ("ServiceId", "TargetPortId", "DeviceId"))
-    return f"Infiniband({fields['ResourceFlags']:#x},{_guid(fields['PortGid'])},{numbers})"
+    numbers = ",".join(f"0x{fields[name]:X}" for name in ("ServiceId", "TargetPortId", "DeviceId"))
+    return f"Infiniband(0x{fields['ResourceFlags']:X},{_guid(fields['PortGid'])},{numbers})"
 
 
 def _uart(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -231,8 +232,8 @@ def _uart(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     return "Uart({},{},{},{})".format(
         fields["BaudRate"] or "DEFAULT",
         fields["DataBits"] or "DEFAULT",
-        forms.UART_PARITY[parity] if parity < len(forms.UART_PARITY) else f"{parity:#x}",
-        forms.UART_STOP_BITS[stop_bits] if stop_bits < len(forms.UART_STOP_BITS) else f"{stop_bits:#x}",
+        forms.UART_PARITY[parity] if parity < len(forms.UART_PARITY) else f"0x{parity:X}",
+        forms.UART_STOP_BITS[stop_bits] if stop_bits < len(forms.UART_STOP_BITS) else f"0x{stop_bits:X}",
     )
 
 
@@ -240,18 +241,18 @@ def _iscsi(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     options = fields["Options"]
     digests = ",".join("CRC32C" if options >> bit & 1 else "None" for bit in (1, 3))
     login = "None" if options & 0x800 else "CHAP_UNI" if options & 0x1000 else "CHAP_BI"
-    protocol = "TCP" if fields["Protocol"] == 0 else f"{fields['Protocol']:#x}"
+    protocol = "TCP" if fields["Protocol"] == 0 else f"0x{fields['Protocol']:X}"
     name = _ascii(fields["TargetName"])
-    return f"iSCSI({name},{fields['PortalGroup']:#x},0x{fields['LUN'].hex()},{digests},{login},{protocol})"
+    return f"iSCSI({name},0x{fields['PortalGroup']:X},0x{fields['LUN'].hex().upper()},{digests},{login},{protocol})"
 
 
 def _sas_ex(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     topology = _sas_topology(fields["DeviceTopology"])
-    return f"SasEx(0x{fields['Address'].hex()},0x{fields['LUN'].hex()},{fields['RTP']:#x},{topology})"
+    return f"SasEx(0x{fields['Address'].hex().upper()},0x{fields['LUN'].hex().upper()},0x{fields['RTP']:X},{topology})"
 
 
 def _nvme(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    return f"NVMe({fields['NamespaceId']:#x},{fields['NamespaceUuid'][::-1].hex('-').upper()})"
+    return f"NVMe(0x{fields['NamespaceId']:X},{fields['NamespaceUuid'][::-1].hex('-').upper()})"
 
 
 def _uri(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -259,11 +260,11 @@ def _uri(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
 
 
 def _bluetooth(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    return f"Bluetooth({fields['BdAddr'].hex()})"
+    return f"Bluetooth({fields['BdAddr'].hex().upper()})"
 
 
 def _bluetooth_le(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    return f"BluetoothLE({fields['BdAddr'].hex()},{fields['AddressType']:#x})"
+    return f"BluetoothLE({fields['BdAddr'].hex().upper()},0x{fields['AddressType']:X})"
 
 
 def _wifi(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
@@ -281,27 +282,27 @@ def _hard_drive(fields: Fields, display_only: bool, allow_shortcuts: bool) -> st
     if kind == 2:
         identity = f"GPT,{_guid(signature)}"
     elif kind == 1:
-        identity = f"MBR,{int.from_bytes(signature[:4], 'little'):#010x}"
+        identity = f"MBR,0x{int.from_bytes(signature[:4], 'little'):08X}"
     else:
-        identity = f"{kind:#x},0"
-    return f"HD({fields['PartitionNumber']},{identity},{fields['PartitionStart']:#x},{fields['PartitionSize']:#x})"
+        identity = f"{kind},0"
+    return f"HD({fields['PartitionNumber']},{identity},0x{fields['PartitionStart']:X},0x{fields['PartitionSize']:X})"
 
 
 def _cdrom(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     if display_only:
-        return f"CDROM({fields['BootEntry']:#x})"
-    return f"CDROM({fields['BootEntry']:#x},{fields['PartitionStart']:#x},{fields['PartitionSize']:#x})"
+        return f"CDROM(0x{fields['BootEntry']:X})"
+    return f"CDROM(0x{fields['BootEntry']:X},0x{fields['PartitionStart']:X},0x{fields['PartitionSize']:X})"
 
 
 def _ram_disk(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    place = f"{fields['StartingAddress']:#x},{fields['EndingAddress']:#x},{fields['DiskInstance']}"
+    place = f"0x{fields['StartingAddress']:X},0x{fields['EndingAddress']:X},{fields['DiskInstance']}"
     name = next((name for name, guid in forms.RAM_DISK_NAMES.items() if guid == fields["Guid"]), None)
     return f"{name}({place})" if name else f"RamDisk({place},{_guid(fields['Guid'])})"
 
 
 def _bbs(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
-    kind = forms.BBS_TYPES.get(fields["DeviceType"], f"{fields['DeviceType']:#x}")
-    flags = "" if display_only else f",{fields['StatusFlag']:#x}"
+    kind = forms.BBS_TYPES.get(fields["DeviceType"], f"0x{fields['DeviceType']:X}")
+    flags = "" if display_only else f",0x{fields['StatusFlag']:X}"
     return f"BBS({kind},{_ascii(fields['Description'])}{flags})"
 
 
