@@ -55,7 +55,16 @@ class GuestFields:
 class KeyRequest:
     """A decoded MSG_KEY_REQ. `tcb_version` is 8 raw bytes, as in a report."""
 
-    __slots__ = ("field_select", "guest_svn", "key_select", "launch_mit_vector", "root_key", "tcb_version", "version", "vmpl")
+    __slots__ = (
+        "field_select",
+        "guest_svn",
+        "key_select",
+        "launch_mit_vector",
+        "root_key",
+        "tcb_version",
+        "version",
+        "vmpl",
+    )
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
 """An emulated AMD platform: one chip, kept in a folder, that signs reports and derives keys.
 
-    platform = Platform.new(folder, product="turin")      # milan, genoa, turin; makes keys at once, RSA keys when first needed
-    platform = Platform.load(folder)                       # cheap: reads one small file, imports no cryptography
-    report = platform.report(report_data=..., vmpl=0, ...) # sev.report.Report with this platform's fields filled in
-    raw = platform.sign_report(report.encode(), key=VCEK)  # 1184 bytes, signed
-    key = platform.derive_key(KeyRequest.decode(payload, message_version), GuestFields(...))   # 32 bytes; Refused(status)
-    table = platform.certificate_table(key=VCEK)           # bytes for an extended guest request
+platform = Platform.new(folder, product="turin")      # milan, genoa, turin; makes keys at once, RSA keys when first needed
+platform = Platform.load(folder)                       # cheap: reads one small file, imports no cryptography
+report = platform.report(report_data=..., vmpl=0, ...) # sev.report.Report with this platform's fields filled in
+raw = platform.sign_report(report.encode(), key=VCEK)  # 1184 bytes, signed
+key = platform.derive_key(KeyRequest.decode(payload, message_version), GuestFields(...))   # 32 bytes; Refused(status)
+table = platform.certificate_table(key=VCEK)           # bytes for an extended guest request
 """
 
 from pathlib import Path
@@ -24,7 +24,9 @@ class Platform:
     `mitigation_vector` (u64), `cpuid` (family, model, stepping; combined values as in a report), `has_vlek` (bool)."""
 
     @classmethod
-    def new(cls, folder: Path, product: str = "turin", *, with_certificates: bool = True, **settings: Any) -> "Platform":
+    def new(
+        cls, folder: Path, product: str = "turin", *, with_certificates: bool = True, **settings: Any
+    ) -> "Platform":
         """Make a platform in a folder that does not exist yet or is empty."""
         raise NotImplementedError
 
