@@ -64,6 +64,7 @@ class UnicornCpu:
         self._efer = 0
         self._hooked: set[int] = set()
         self._keep: list[object] = []
+        self._stale = False
         self._ctl(abi.CTL_CPU_MODEL, ctypes.c_int(abi.CPU_X86_EPYC_ROME))
         self._ctl(abi.CTL_TLB_TYPE, ctypes.c_int(abi.TLB_VIRTUAL))
         self._map(engine.memory)
@@ -391,6 +392,8 @@ class UnicornCpu:
         """Run from RIP; `count` instructions at most if not 0."""
         self.fault = None
         code = self._lib.emu_start(self.handle, self.get(reg.RIP), _NOWHERE, 0, count)
+        if self._stale:
+            self.flush_code()
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -406,8 +409,18 @@ class UnicornCpu:
         return Stop.HALTED
 
     def flush_code(self) -> None:
-        """Drop all translated code."""
+        """Drop all translated code. Not while the CPU runs."""
+        self._stale = False
         self._ctl(abi.CTL_TB_FLUSH)
+
+    def stop_and_flush_code(self) -> None:
+        """The same while it runs: end the run, and drop the code then.
+
+        A stop finds the place where the guest stands through the translated block. Without that the guest would go on
+        at the beginning of the instruction whose trap is being handled, and trap again.
+        """
+        self._stale = True
+        self._lib.emu_stop(self.handle)
 
     def flush_translations(self) -> None:
         """Drop all TLB entries."""
@@ -461,7 +474,11 @@ class UnicornEngine:
     def invalidate(self, address: int, size: int) -> None:
         """Drop translated code: all of it, which costs less than finding out which."""
         for cpu in self._instances:
-            cpu.flush_code()
+            if cpu is self._running:
+                self.stopping = True
+                cpu.stop_and_flush_code()
+            else:
+                cpu.flush_code()
             cpu.flush_translations()
         self.memory.code_pages.clear()
 
