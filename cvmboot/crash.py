@@ -108,6 +108,10 @@ def _starts(symbols: Symbols, rip: int) -> Iterator[int]:
 def _callers(memory: LinearMemory, symbols: Symbols, cpu: Cpu) -> list[str]:
     rsp = cpu.get(reg.RSP)
     frames = list(_frames(memory, symbols, rsp, cpu.get(reg.RBP)))
+    # A function without a frame of its own, or one that has just been entered: its return address lies on top.
+    top = next(_return_addresses(memory, symbols, rsp, 1), None)
+    if top is not None and frames[:1] != [top]:
+        frames.insert(0, top)
     lines = [f"  {_place(symbols, address)}" for address in frames]
     if len(lines) < 2:
         guesses = [address for address in _return_addresses(memory, symbols, rsp) if address not in frames]
@@ -130,9 +134,9 @@ def _frames(memory: LinearMemory, symbols: Symbols, rsp: int, rbp: int) -> Itera
         rbp = following
 
 
-def _return_addresses(memory: LinearMemory, symbols: Symbols, rsp: int) -> Iterator[int]:
+def _return_addresses(memory: LinearMemory, symbols: Symbols, rsp: int, words: int = _SEARCHED_WORDS) -> Iterator[int]:
     """Words on the stack that point behind a CALL instruction of an image."""
-    data = _read(memory, rsp, 8 * _SEARCHED_WORDS)
+    data = _read(memory, rsp, 8 * words)
     for at in range(0, len(data) - 7, 8):
         address = int.from_bytes(data[at : at + 8], "little")
         if symbols.image(address) is not None and _behind_call(_read(memory, address - 7, 7)):

@@ -10,7 +10,7 @@ def application(code: bytes) -> bytes:
     raw = code + bytes(-len(code) % 0x200)
     coff = struct.pack("<HHIIIHH", 0x8664, 1, 0, 0, 0, 0xF0, 0x22)
     optional = struct.pack("<HBBIIIII", 0x20B, 0, 0, len(raw), 0, 0, _ALIGNMENT, _ALIGNMENT)
-    optional += struct.pack("<QII6HIIII", 0x10000000, _ALIGNMENT, 0x200, 0, 0, 0, 0, 0, 0, 0, 0x2000, _HEADERS, 0)
+    optional += struct.pack("<QII6HIIII", 0x1000000, _ALIGNMENT, 0x200, 0, 0, 0, 0, 0, 0, 0, 0x2000, _HEADERS, 0)
     optional += struct.pack("<HHQQQQII", 10, 0, 0, 0, 0, 0, 0, 16) + bytes(16 * 8)
     section = b".text\0\0\0" + struct.pack("<IIIIIIHHI", len(code), 0x1000, len(raw), _HEADERS, 0, 0, 0, 0, 0x60000020)
     image = b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + coff + optional + section
