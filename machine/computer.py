@@ -52,6 +52,8 @@ class Computer:
         self.injectors: list[Callable[[Cpu], bool]] = []
         self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
         self.on_idle: Callable[[], None] = lambda: None
+        self.halt_limit: int | None = None
+        """Nanoseconds after which HLT ends where interrupts are enabled: firmware whose own timer ticks. None: never."""
         self.input_waiting: Callable[[], bool] = lambda: False
         self.await_input: Callable[[], bool] = lambda: False
         """Under virtual time, when nothing but input can happen any more: True if that has come."""
@@ -305,6 +307,9 @@ class Computer:
                 if apic.nmi_pending or (enabled and source.pending_vector(cpu.index) is not None):
                     return
             if enabled and any(injector(cpu) for injector in self.injectors):
+                return
+            if enabled and self.halt_limit is not None:
+                self.wait_until(self.clock.now() + self.halt_limit)
                 return
             self.wait_until(None)
 

@@ -25,6 +25,8 @@ from uefi.runtime_services import RuntimeServices
 from uefi.status import EfiError, Status
 
 LOW_RAM_END = 0xA0000
+TIMER_TICK = 10_000_000
+"""Nanoseconds: firmware's timer interrupt ends a HLT, at any TPL below HIGH_LEVEL; iPXE waits for keys that way."""
 
 
 class Outcome:
@@ -87,6 +89,7 @@ class Firmware:
         self.images.add_firmware_image()
         self._watchdog = self.events.create_host(notify=self._watchdog_bites)
         computer.injectors.append(self.calls.inject)
+        computer.halt_limit = TIMER_TICK
         computer.fault_filter = self._fault
         computer.bus.add_ports(INTERRUPT_PORT, 1, lambda _cpu, _offset, _size: 0, self._stray_interrupt)
         self.memory_map.on_change = self._map_changed
@@ -139,6 +142,7 @@ class Firmware:
     def leave_boot_services(self, cpu: Cpu) -> None:
         """ExitBootServices has succeeded."""
         self.left_boot_services = True
+        self.computer.halt_limit = None
         self.system_table.forget_boot_services()
         if self.variables is not None:
             self.variables.enter_runtime()

@@ -74,3 +74,20 @@ def test_code_written_while_a_trap_is_handled_is_what_runs_next(computer: Comput
     computer.bus.add_ports(PORT, 1, lambda *_: 0, write)
     assert computer.run() == "halted"
     assert taken == list(range(NUMBER, NUMBER + TIMES))
+
+
+def test_firmware_that_ticks_ends_a_halt(computer: Computer) -> None:
+    """A boot loader halts until something happens and then looks; nobody sends it an interrupt."""
+    seen: list[int] = []
+    computer.on_idle = lambda: None
+    computer.halt_limit = 3_000_000
+    computer.memory.write(CODE, b"\xfb\xf4" + bytes((0xE7, PORT)) + b"\xeb\xfb")  # sti; 1: hlt; out PORT, eax; jmp 1b
+
+    def write(cpu: Cpu, offset: int, size: int, value: int) -> None:
+        seen.append(computer.clock.now())
+        if len(seen) == 5:
+            computer.finish("enough")
+
+    computer.bus.add_ports(PORT, 1, lambda *_: 0, write)
+    assert computer.run() == "enough"
+    assert seen[-1] - seen[0] >= 4 * computer.halt_limit
