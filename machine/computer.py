@@ -254,6 +254,8 @@ class Computer:
                 if self._attention:
                     continue
                 stop = self.engine.run(cpu)
+                if self._end is not None:
+                    break  # a few more instructions may have been executed, and faulted, before the engine stopped
                 if stop is Stop.HALTED:
                     self._halted(cpu)
                 elif stop is Stop.EXCEPTION and cpu.fault is not None:

@@ -453,7 +453,12 @@ class UnicornEngine:
 
     def step(self, cpu: Cpu) -> Stop:
         """Run one instruction."""
-        return self._start(cpu, 1)
+        # Unicorn counts in translated code: a block that was translated without counting (a `jmp $`) would run for ever.
+        self._instances[cpu.index].flush_code()
+        try:
+            return self._start(cpu, 1)
+        finally:
+            self._instances[cpu.index].flush_code()
 
     def _start(self, cpu: Cpu, count: int) -> Stop:
         instance = self._instances[cpu.index]

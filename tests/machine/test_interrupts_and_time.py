@@ -1,0 +1,145 @@
+"""Interrupts through the guest's IDT, HLT, timers, the idle detector, virtual time."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from machine import registers as reg
+from machine.boards.pc import PcBoard
+from machine.clock import VirtualClock
+from machine.console import HostConsole
+from machine.exceptions import TripleFault
+from machine.idle import RUN, IdleDetector
+
+from .bare import CODE, DONE, Bare
+
+HANDLER = CODE + 0x10_0000
+
+
+@pytest.fixture
+def bare() -> Iterator[Bare]:
+    machine = Bare()
+    yield machine
+    machine.close()
+
+
+def _with_board(bare: Bare) -> PcBoard:
+    return PcBoard(bare.computer, HostConsole(lambda data: None), lambda kind: bare.computer.finish(kind))
+
+
+def test_an_exception_reaches_the_guests_handler_which_returns(bare: Bare) -> None:
+    # handler: mov r8,[rsp]; add qword [rsp],2; iretq
+    bare.computer.memory.write(HANDLER, bytes.fromhex("4c8b0424 4883042402 48cf"))
+    bare.gate(6, HANDLER)
+    assert bare.run("0f0b 41b92a000000" + DONE) == "done"  # ud2; mov r9d,42
+    assert bare.cpu.get(reg.R8) == CODE
+    assert bare.cpu.get(reg.R9) == 42
+
+
+def test_a_page_faults_error_code_and_address_are_pushed(bare: Bare) -> None:
+    # handler: pop r8; mov rcx,cr2; then the end
+    bare.computer.memory.write(HANDLER, bytes.fromhex("4158 0f20d1" + DONE))
+    bare.gate(14, HANDLER)
+    assert bare.run("48a1 0000000090ffffff") == "done"  # mov rax,[0xffffff9000000000]
+    assert bare.cpu.get(reg.R8) == 0
+    assert bare.cpu.get(reg.RCX) == 0xFFFFFF9000000000
+
+
+def test_the_frame_is_on_an_aligned_stack(bare: Bare) -> None:
+    bare.computer.memory.write(HANDLER, bytes.fromhex("4989e0" + DONE))  # mov r8,rsp
+    bare.gate(6, HANDLER)
+    bare.cpu.set(reg.RSP, 0x400_0003)
+    assert bare.run("0f0b") == "done"
+    assert bare.cpu.get(reg.R8) == 0x400_0000 - 40
+
+
+def test_no_gate_at_all_is_a_triple_fault(bare: Bare) -> None:
+    bare.cpu.set_table("idtr", 0, 0)
+    with pytest.raises(TripleFault, match="invalid opcode"):
+        bare.run("0f0b")
+
+
+def test_a_fault_while_a_fault_is_delivered_is_a_double_fault(bare: Bare) -> None:
+    bare.computer.memory.write(HANDLER, bytes.fromhex("4158" + DONE))
+    bare.gate(8, HANDLER)
+    assert bare.run("48a1 0000000090ffffff") == "done"  # #PF without a gate
+    assert bare.cpu.get(reg.R8) == 0
+
+
+def test_hlt_wakes_at_the_local_apics_timer_right_after_sti(bare: Bare) -> None:
+    board = _with_board(bare)
+    assert board.interrupts is not None
+    # handler: inc r12; mov [0xfee000b0],eax (EOI); iretq
+    bare.computer.memory.write(HANDLER, bytes.fromhex("49ffc4 a3b000e0fe00000000 48cf"))
+    bare.gate(0x40, HANDLER)
+    apic = 0xFEE0_0000
+    program = ""
+    for offset, value in ((0xF0, 0x1FF), (0x3E0, 0xB), (0x320, 0x40), (0x380, 100_000)):
+        program += "b8" + value.to_bytes(4, "little").hex() + "a3" + (apic + offset).to_bytes(8, "little").hex()
+    started = time.perf_counter()
+    assert bare.run("4531e4" + program + "fbf4" + DONE) == "done"  # xor r12d,r12d; ...; sti; hlt
+    assert bare.cpu.get(reg.R12) == 1
+    assert time.perf_counter() - started < 1
+
+
+def test_a_timer_interrupts_a_loop_that_traps_nothing(bare: Bare) -> None:
+    _with_board(bare)
+    bare.computer.memory.write(HANDLER, bytes.fromhex("49ffc4" + DONE))
+    bare.gate(0x21, HANDLER)
+    # 8259: ICW1..4 vector base 0x20, all masked but IRQ 1; then sti; jmp $
+    init = "".join(
+        f"b0{value:02x}e6{port:02x}" for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFD))
+    )
+    clock = bare.computer.clock
+    clock.call_at(clock.now() + 20_000_000, lambda: bare.computer.interrupts.set_irq(1, True))
+    assert bare.run(init + "fb ebfe") == "done"
+
+
+def test_an_idle_hlt_uses_no_processor_time(bare: Bare) -> None:
+    _with_board(bare)
+    clock = bare.computer.clock
+    clock.call_at(clock.now() + 300_000_000, lambda: bare.computer.finish("late"))
+    before = time.process_time()
+    assert bare.run("fb f4 ebfc") == "late"
+    assert time.process_time() - before < 0.1
+
+
+def test_virtual_time_jumps_to_the_next_timer() -> None:
+    machine = Bare(VirtualClock())
+    try:
+        _with_board(machine)
+        clock = machine.computer.clock
+        clock.call_at(clock.now() + 3600 * 10**9, lambda: machine.computer.finish("an hour later"))
+        started = time.perf_counter()
+        assert machine.run("fb f4 ebfc") == "an hour later"
+        assert time.perf_counter() - started < 5
+    finally:
+        machine.close()
+
+
+def test_polls_without_effect_are_idling_and_an_effect_ends_it() -> None:
+    slept: list[int] = []
+    detector = IdleDetector(slept.append)
+    for _ in range(3 * RUN):
+        detector.time_poll()
+    assert not slept, "reading the time alone may be a computation"
+    detector.input_poll()
+    detector.input_poll()
+    for _ in range(RUN):
+        detector.time_poll()
+    assert slept
+    slept.clear()
+    detector.effect()
+    for _ in range(RUN - 1):
+        detector.input_poll()
+    assert not slept
+
+
+def test_polls_far_apart_are_a_computation() -> None:
+    slept: list[int] = []
+    detector = IdleDetector(slept.append)
+    for _ in range(2 * RUN):
+        detector.input_poll()
+        time.sleep(0.0002)
+    assert not slept
