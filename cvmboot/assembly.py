@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from cvmboot.storage import REMOVABLE_PATH, add_disk, add_esp, add_image_alone
 from cvmboot.variables import open_variables, secure_boot_check
@@ -123,22 +124,23 @@ def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:
     )
 
 
-def start(assembly: Assembly, image: Path, options: RunOptions) -> None:
-    """Load the image, or the one that a disk image boots, and point the machine at it.
+def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | None = None) -> None:
+    """Load the image, or the one that a disk image boots, and point the machine at it. `media` outlives resets.
 
     CvmbootError with the reason if it is refused, UsageError for options that do not go with it.
     """
     platform = assembly.platform
+    media = media or Media()
     data: bytes | memoryview = memoryview(read_image(image))
     name = REMOVABLE_PATH
-    if data[:2] != b"MZ" and (disk := _disk(platform, image, options)) is not None:
+    if data[:2] != b"MZ" and (disk := _disk(platform, image, options, media)) is not None:
         volume = disk
         data = _read_boot_file(volume, image)
     elif options.esp is not None:
-        volume = add_esp(platform, options.esp, write=options.esp_write)
+        volume = add_esp(platform, options.esp, media, write=options.esp_write)
         name = _name_on(options.esp, image) or REMOVABLE_PATH
     else:
-        volume = add_image_alone(platform, image)
+        volume = add_image_alone(platform, image, media)
     path = device_path.append(volume.path, device_path.join(nodes.file_path(name)))
     standard_globals(
         assembly.firmware.variables,
@@ -155,12 +157,12 @@ def start(assembly: Assembly, image: Path, options: RunOptions) -> None:
         raise CvmbootError(f"{image}: {reason}") from None
 
 
-def _disk(platform: Platform, image: Path, options: RunOptions) -> Volume | None:
+def _disk(platform: Platform, image: Path, options: RunOptions, media: Media) -> Volume | None:
     """The volume that a disk image boots from; None if the file is no disk image at all."""
     from images.disk import open_disk
 
     try:
-        volume = add_disk(platform, open_disk(image, options.esp_write), image)
+        volume = add_disk(platform, media.disk(image, lambda: open_disk(image, options.esp_write)), image)
     except UnsupportedFormat as error:
         raise CvmbootError(str(error)) from None
     except ImageError:

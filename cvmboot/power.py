@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.assembly import Assembly, assemble, start
+from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from machine.console import HostConsole
 from machine.errors import EngineError
@@ -55,6 +56,7 @@ class PoweredMachine:
         self._assembly: Assembly | None = None
         self._stopped: Outcome | None = None
         self._variables: VariableStore | None = None
+        self._media = Media()
         self._wake = threading.Event()
         self._resets: deque[float] = deque(maxlen=RESETS)
         self._on = threading.Event()
@@ -129,6 +131,7 @@ class PoweredMachine:
         except BaseException as error:  # whatever it is: the thread that waits for us has to hear of it
             self.error = error
         finally:
+            self._media.close()
             if self._trace_file is not None:
                 self._trace_file.close()
             self._on.set()
@@ -154,7 +157,7 @@ class PoweredMachine:
         try:
             self._variables = assembly.firmware.variables
             assembly.computer.await_input = lambda: self._await_input(assembly)
-            start(assembly, self.image, self.options)
+            start(assembly, self.image, self.options, self._media)
             if self._tracer is not None:
                 self._tracer.attach(assembly)
             with self._lock:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmboot.errors import CvmbootError
+from cvmboot.media import Media
 from images.block import BlockDevice
 from images.errors import ImageError
 from uefi.device_path import nodes
@@ -23,27 +24,32 @@ _VOLUME_NODE = nodes.vendor_hardware(Guid.parse("6c1b6f2e-5f0e-4d5e-9c0a-7c766d6
 _DISK_NODES = (nodes.pci(3, 0), nodes.nvme(1))
 
 
-def add_image_alone(platform: Platform, image: Path) -> Volume:
+def add_image_alone(platform: Platform, image: Path, media: Media) -> Volume:
     """A volume in memory with nothing but the image in it, at the path of a removable medium."""
     from images.memory_folder import MemoryFolder
 
-    folder = MemoryFolder(now=platform.firmware.clock.wall)
+    def make() -> MemoryFolder:
+        made = MemoryFolder()
+        made.put(REMOVABLE_PATH, image)
+        return made
+
     try:
-        folder.put(REMOVABLE_PATH, image)
+        folder = media.folder(image, make)
     except ImageError as error:
         raise CvmbootError(str(error)) from None
+    folder.now = platform.firmware.clock.wall
     return platform.add_file_system(folder, _VOLUME_NODE)
 
 
-def add_esp(platform: Platform, source: Path, *, write: bool) -> Volume:
+def add_esp(platform: Platform, source: Path, media: Media, *, write: bool) -> Volume:
     """The EFI system partition from a host folder or a disk image; its changes stay in memory unless `write`."""
     from images.disk import open_disk
 
     try:
         if not source.is_dir():
-            return add_disk(platform, open_disk(source, write), source)
+            return add_disk(platform, media.disk(source, lambda: open_disk(source, write)), source)
         if not write:
-            return add_disk(platform, _folder_as_disk(platform, source), source)
+            return add_disk(platform, media.disk(source, lambda: _folder_as_disk(platform, source)), source)
         from images.host_folder import HostFolder
 
         folder = HostFolder(source, write_through=True, now=platform.firmware.clock.wall)

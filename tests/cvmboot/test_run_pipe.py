@@ -169,3 +169,14 @@ def test_memory_of_a_run_stays_small(command, guest):
         process.kill()
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     assert peak < 120 << 10
+
+
+def test_what_a_guest_writes_outlives_its_reset_but_not_the_run(cvmboot, guest, tmp_path):
+    folder = tmp_path / "esp"
+    folder.mkdir()
+    (folder / "old.txt").write_text("old")
+    typed = b"\nfs0:\necho written before > new.txt\nreset\n\nfs0:\ntype new.txt\nreset -s\n"
+    done = cvmboot("run", guest("Shell.efi"), "--esp", folder, "--timeout", "50", typed=typed)
+    assert done.returncode == 0
+    assert done.stdout.count(b"written before") == 2
+    assert [path.name for path in folder.iterdir()] == ["old.txt"]
