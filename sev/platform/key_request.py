@@ -7,6 +7,7 @@ from sev.errors import Refused
 from sev.firmware_status import INVALID_KEY, INVALID_PARAM
 
 SIZE = 0x20
+SIZE_WITH_VECTOR = 0x28
 LARGEST = 0x40
 ROOT_VCEK = 0
 ROOT_VMRK = 1
@@ -58,11 +59,11 @@ class KeyRequest:
     __slots__ = (
         "field_select",
         "guest_svn",
+        "has_vector",
         "key_select",
         "launch_mit_vector",
         "root_key",
         "tcb_version",
-        "version",
         "vmpl",
     )
 
@@ -76,7 +77,7 @@ class KeyRequest:
         guest_svn: int = 0,
         tcb_version: bytes = bytes(8),
         launch_mit_vector: int = 0,
-        version: int = 1,
+        has_vector: bool = True,
     ) -> None:
         self.root_key = root_key
         self.key_select = key_select
@@ -85,7 +86,7 @@ class KeyRequest:
         self.guest_svn = guest_svn
         self.tcb_version = tcb_version
         self.launch_mit_vector = launch_mit_vector
-        self.version = version
+        self.has_vector = has_vector
 
     @classmethod
     def decode(cls, payload: bytes, version: int = 1) -> "KeyRequest":
@@ -93,14 +94,16 @@ class KeyRequest:
 
         Refused(INVALID_PARAM) for another size, a reserved bit or byte that is set, or an unknown version.
         """
-        needed = SIZE if version == 1 else SIZE + 8
         if version not in (1, 2):
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ version {version}; wanted 1 or 2")
+        needed = SIZE if version == 1 else SIZE_WITH_VECTOR
         if not needed <= len(payload) <= LARGEST:
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ of {len(payload)} bytes; wanted {needed} to {LARGEST}")
         root, reserved, select, vmpl, svn, tcb = struct.unpack_from("<IIQII8s", payload)
-        vector = struct.unpack_from("<Q", payload, SIZE)[0] if version >= 2 else 0
-        if root >> 3 or reserved or any(payload[needed:]):
+        # TamaGo sends the vector in messages of version 1, too: 0x40 bytes.
+        has_vector = len(payload) >= SIZE_WITH_VECTOR
+        vector = struct.unpack_from("<Q", payload, SIZE)[0] if has_vector else 0
+        if root >> 3 or reserved or any(payload[SIZE_WITH_VECTOR if has_vector else SIZE :]):
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ with reserved bits set (ROOT_KEY_SELECT {root:#x})")
         if select & ~_SELECT_KNOWN:
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ GUEST_FIELD_SELECT {select:#x}; known are {_SELECT_KNOWN:#x}")
@@ -112,11 +115,11 @@ class KeyRequest:
             guest_svn=svn,
             tcb_version=tcb,
             launch_mit_vector=vector,
-            version=version,
+            has_vector=has_vector,
         )
 
     def encode(self) -> bytes:
-        """The payload: 0x20 bytes, 0x28 in version 2."""
+        """The payload: 0x20 bytes, 0x28 with the vector, which version 2 always has."""
         raw = struct.pack(
             "<IIQII8s",
             self.root_key | self.key_select << 1,
@@ -126,7 +129,7 @@ class KeyRequest:
             self.guest_svn,
             self.tcb_version,
         )
-        return raw + struct.pack("<Q", self.launch_mit_vector) if self.version >= 2 else raw
+        return raw + struct.pack("<Q", self.launch_mit_vector) if self.has_vector else raw
 
     def check(self, guest: GuestFields, committed_tcb: bytes, has_vlek: bool) -> None:
         """Refuse what the guest may not have: Refused(INVALID_PARAM), or INVALID_KEY for a root key that is not there."""
@@ -136,8 +139,8 @@ class KeyRequest:
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ KEY_SEL {self.key_select} is reserved")
         if self.field_select & ~_SELECT_KNOWN:
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ GUEST_FIELD_SELECT {self.field_select:#x} has reserved bits")
-        if self.field_select & SELECT_LAUNCH_MIT_VECTOR and self.version < 2:
-            raise Refused(INVALID_PARAM, "MSG_KEY_REQ selects LAUNCH_MIT_VECTOR in a message of version 1")
+        if self.field_select & SELECT_LAUNCH_MIT_VECTOR and not self.has_vector:
+            raise Refused(INVALID_PARAM, "MSG_KEY_REQ selects LAUNCH_MIT_VECTOR in a message that has none")
         if self.guest_svn > guest.guest_svn:
             raise Refused(INVALID_PARAM, f"MSG_KEY_REQ GUEST_SVN {self.guest_svn}; the ID block's is {guest.guest_svn}")
         if any(asked > committed for asked, committed in zip(self.tcb_version, committed_tcb, strict=True)):
