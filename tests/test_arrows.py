@@ -30,5 +30,7 @@ def test_a_package_imports_only_what_it_may_know(package: str) -> None:
     allowed = MAY_IMPORT[package] | {package}
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
-    wrong = {str(file.relative_to(ROOT)): bad for file in files if (bad := (_imports(file) & set(MAY_IMPORT)) - allowed)}
+    wrong = {
+        str(file.relative_to(ROOT)): bad for file in files if (bad := (_imports(file) & set(MAY_IMPORT)) - allowed)
+    }
     assert not wrong

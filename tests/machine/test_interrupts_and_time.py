@@ -25,7 +25,7 @@ def bare() -> Iterator[Bare]:
 
 
 def _with_board(bare: Bare) -> PcBoard:
-    return PcBoard(bare.computer, HostConsole(lambda data: None), lambda kind: bare.computer.finish(kind))
+    return PcBoard(bare.computer, HostConsole(lambda data: None), bare.computer.finish)
 
 
 def test_an_exception_reaches_the_guests_handler_which_returns(bare: Bare) -> None:

@@ -40,10 +40,7 @@ def install_memory_attributes(firmware: "Firmware") -> int:
     """EFI_MEMORY_ATTRIBUTES_TABLE (UEFI 2.10, 4.6): runtime code may not be written, runtime data not executed."""
     regions = [region for region in firmware.memory_map.regions() if region.attributes & mt.RUNTIME]
     table = firmware.pool(16 + _DESCRIPTOR * (len(regions) + 8), mt.BOOT_DATA)
-    parts = [
-        value.to_bytes(4, "little")
-        for value in (_ATTRIBUTES_VERSION, len(regions), _DESCRIPTOR, 0)
-    ]
+    parts = [value.to_bytes(4, "little") for value in (_ATTRIBUTES_VERSION, len(regions), _DESCRIPTOR, 0)]
     for region in regions:
         attributes = mt.RUNTIME | (mt.RO if region.type == mt.RUNTIME_CODE else mt.XP)
         fields = (region.start, 0, (region.end - region.start) // PAGE, attributes, 0)
