@@ -157,3 +157,23 @@ def _processor_time(words: list[str]) -> float:
     subprocess.run(words, stdout=subprocess.DEVNULL, timeout=60, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_of_our_own_is_one_line(sample, debug):
+    code = (
+        "import sys, cvmboot.power\n"
+        "from cvmboot.cli import main\n"
+        "def fail(*_): raise ZeroDivisionError('for the test')\n"
+        "cvmboot.power.assemble = fail\n"
+        f"sys.exit(main(['run', {str(sample('hello'))!r}] + {['--debug'] * debug}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    if debug:
+        assert "Traceback" in done.stderr
+    else:
+        assert done.stderr.startswith(
+            "cvmboot: internal error: ZeroDivisionError: for the test; run again with --debug"
+        )
+        assert done.stderr.count("\n") == 1
