@@ -58,18 +58,34 @@ def _gate(memory: LinearMemory, cpu: Cpu, vector: int) -> tuple[int, int, int, i
     return target, int.from_bytes(selector, "little"), ist, kind, flags >> 5 & 3
 
 
+def handler_of(memory: LinearMemory, cpu: Cpu, fault: Fault) -> int | None:
+    """Where the IDT sends `fault`, or what becomes of it for want of a gate; None if that is a triple fault."""
+    current: Fault | None = fault
+    while current is not None:
+        target = gate_target(memory, cpu, current.vector)
+        if target is not None:
+            return target
+        current = _worse(current)
+    return None
+
+
+def _worse(fault: Fault) -> Fault | None:
+    """What follows if `fault` cannot be delivered (AMD64 APM volume 2, 8.2.9); None: the processor shuts down."""
+    if fault.vector == DOUBLE_FAULT:
+        return None
+    nested = fault.vector in _CONTRIBUTORY or fault.error_code is not None
+    return Fault(DOUBLE_FAULT, 0) if nested else Fault(13, fault.vector * 8 + 2)
+
+
 def deliver(memory: LinearMemory, cpu: Cpu, fault: Fault) -> None:
     """Push the interrupt frame of `fault` and set RIP to its handler. Between two runs only. TripleFault if it fails twice."""
-    current = fault
-    for _ in range(3):
+    current: Fault | None = fault
+    while current is not None:
         try:
             _deliver(memory, cpu, current)
             return
         except (_GateError, BadAddress):
-            if current.vector == DOUBLE_FAULT:
-                break
-            nested = current.vector in _CONTRIBUTORY or current.error_code is not None
-            current = Fault(DOUBLE_FAULT, 0) if nested else Fault(13, current.vector * 8 + 2)
+            current = _worse(current)
     raise TripleFault(fault)
 
 

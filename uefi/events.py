@@ -73,7 +73,7 @@ class Events:
         if kind not in _KNOWN or (group is not None and kind in _GROUP_OF):
             raise EfiError(Status.INVALID_PARAMETER)
         if kind & (EVT_NOTIFY_WAIT | EVT_NOTIFY_SIGNAL):
-            if not TPL_APPLICATION < tpl < TPL_HIGH_LEVEL or (not notify and group is None):
+            if not TPL_APPLICATION < tpl < TPL_HIGH_LEVEL or not notify:
                 raise EfiError(Status.INVALID_PARAMETER)
         else:
             tpl = notify = context = 0

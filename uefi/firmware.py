@@ -191,17 +191,13 @@ class Firmware:
 
     def _fault(self, cpu: Cpu, fault: Fault) -> bool:
         """An exception that only the firmware's own IDT would take ends the guest."""
-        target = exceptions.gate_target(self.computer.linear(cpu), cpu, fault.vector)
-        if target is not None and not self.processor.is_stub(target):
+        target = exceptions.handler_of(self.computer.linear(cpu), cpu, fault)
+        if target is None or not self.processor.is_stub(target):
             return False
-        if target is None and fault.vector == exceptions.DOUBLE_FAULT:
-            return False
-        if (
-            target is None
-            and exceptions.gate_target(self.computer.linear(cpu), cpu, exceptions.DOUBLE_FAULT) is not None
-        ):
-            return False
-        self.crash(cpu, exceptions.describe(fault), fault)
+        text = exceptions.describe(fault)
+        if fault.address is not None and self.processor.in_stack_guard(fault.address):
+            text += ", right below the stack: it is used up"
+        self.crash(cpu, text, fault)
         return True
 
     def _stray_interrupt(self, cpu: Cpu, _offset: int, _size: int, _value: int) -> None:

@@ -63,12 +63,20 @@ class Processor:
                 + bytes(4)
             )
             firmware.memory.write(self.idt + 16 * vector, gate)
-        self.stack = firmware.pages(STACK_PAGES, mt.BOOT_DATA)
+        # Nobody else may have the page below the stack: an OS that goes on with this map must not run into it.
+        self._guard = firmware.pages(1 + STACK_PAGES, mt.BOOT_DATA)
+        self.stack = self._guard + 4096
         self.stack_top = self.stack + STACK_PAGES * 4096
+        firmware.memory_map.convert(self._guard, self.stack, mt.BOOT_DATA, mt.RESERVED)
+        self.map.forbid(self._guard)
 
     def is_stub(self, address: int) -> bool:
         """Whether `address` is one of the firmware's own interrupt stubs."""
         return self.stubs <= address < self.stubs + 4096
+
+    def in_stack_guard(self, address: int) -> bool:
+        """Whether `address` is in the page below the stack that is not mapped."""
+        return self._guard <= address < self.stack
 
     def reset(self, cpu: Cpu) -> None:
         """Put `cpu` into the state that the specification promises to an image, on the firmware's own stack."""

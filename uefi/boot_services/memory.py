@@ -1,12 +1,18 @@
 """Memory allocation services (UEFI 2.10, 7.2)."""
 
-from machine.cpu import Cpu
+from collections.abc import Iterator
+
+from machine.cpu import Cpu, Fault
+from machine.errors import BadAddress
+from machine.paging import FAULT_WRITE, READ, WRITE
 from uefi import memory_types as mt
 from uefi.boot_services.table import BootServicesPart, need
 from uefi.interface import function
 from uefi.memory_map import PAGE
 from uefi.status import EfiError, Status
 
+_MOST_OF_A_DEVICE = 16 << 20
+"""Bytes; a copy from devices takes a microsecond for 4 of them."""
 ANY_PAGES, MAX_ADDRESS, AT_ADDRESS = 0, 1, 2
 
 
@@ -92,15 +98,81 @@ class MemoryServices(BootServicesPart):
     @function(0x160, "CopyMem(ptr Destination, ptr Source, u64 Length)")
     def copy_mem(self, cpu: Cpu, destination: int, source: int, length: int) -> int:
         """Copy memory; the areas may overlap."""
+        memory = self.firmware.computer.memory
         if length:
-            memory = self.firmware.memory
-            memory.check(destination, length)
-            memory.write(destination, memory.read(source, length))
+            try:
+                to, origin = memory.offset(destination, length), memory.offset(source, length)
+            except BadAddress:
+                data = self._load(cpu, "CopyMem", source, length)
+                self._store(cpu, "CopyMem", destination, data)
+            else:
+                memory.view[to : to + length] = memory.view[origin : origin + length]
+                memory.wrote(destination, length)
         return Status.SUCCESS
 
     @function(0x168, "SetMem(ptr Buffer, u64 Size, u8 Value)")
     def set_mem(self, cpu: Cpu, buffer: int, size: int, value: int) -> int:
         """Fill memory."""
         if size:
-            self.firmware.computer.memory.fill(buffer, size, value)
+            try:
+                self.firmware.computer.memory.fill(buffer, size, value)
+            except BadAddress:
+                self._check(cpu, "SetMem", WRITE, buffer, size)
+                self._store(cpu, "SetMem", buffer, bytes((value,)) * size)
         return Status.SUCCESS
+
+    # CopyMem and SetMem have no status to refuse with: they reach devices, and fault where the identity map ends.
+
+    def _check(self, cpu: Cpu, name: str, access: int, address: int, size: int) -> None:
+        """Crash the guest as the processor would if the range leaves the identity map, or is more than a device has."""
+        end = self.firmware.processor.map.end
+        if address + size <= end and size <= _MOST_OF_A_DEVICE:
+            return
+        bad = max(address, end) if size <= _MOST_OF_A_DEVICE else address
+        text = f"{name} was given {size:#x} bytes at {address:#x}, which is no memory"
+        self.firmware.crash(cpu, text, Fault(14, FAULT_WRITE if access == WRITE else 0, bad))
+        raise EfiError(Status.INVALID_PARAMETER)
+
+    def _load(self, cpu: Cpu, name: str, address: int, size: int) -> bytes:
+        """Bytes of RAM or, by 32 bits where it is aligned, of devices."""
+        computer = self.firmware.computer
+        if self._is_ram(address, size):
+            return computer.memory.read(address, size)
+        self._check(cpu, name, READ, address, size)
+        data = bytearray()
+        for at, step in _accesses(address, size):
+            if self._is_ram(at, step):
+                data += computer.memory.read(at, step)
+            else:
+                data += computer.mmio_read(cpu, at, step).to_bytes(step, "little")
+        return bytes(data)
+
+    def _store(self, cpu: Cpu, name: str, address: int, data: bytes) -> None:
+        """Store bytes to RAM or devices, in the same steps."""
+        computer = self.firmware.computer
+        if self._is_ram(address, len(data)):
+            computer.memory.write(address, data)
+            return
+        self._check(cpu, name, WRITE, address, len(data))
+        for at, step in _accesses(address, len(data)):
+            part = data[at - address : at - address + step]
+            if self._is_ram(at, step):
+                computer.memory.write(at, part)
+            else:
+                computer.mmio_write(cpu, at, step, int.from_bytes(part, "little"))
+
+    def _is_ram(self, address: int, size: int) -> bool:
+        try:
+            self.firmware.computer.memory.offset(address, size)
+        except BadAddress:
+            return False
+        return True
+
+
+def _accesses(address: int, size: int) -> Iterator[tuple[int, int]]:
+    """The (address, bytes) of the loads or stores for a range: 4 bytes where it is aligned, else single ones."""
+    end = address + size
+    while address < end:
+        step = 4 if address % 4 == 0 and end - address >= 4 else 1
+        yield address, step
+        address += step
