@@ -10,6 +10,7 @@ import re
 from datetime import datetime
 from typing import Any
 
+from sev.emulated import EMULATED
 from sev.errors import MalformedCertificate
 from sev.product import Line, line_named, line_of_extension
 from sev.tcb import KDS_NAMES, places_of
@@ -26,9 +27,6 @@ AMD_ROOTS = {
     "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1": "ARK-Genoa",
     "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a": "ARK-Turin",
 }
-
-# What the names of an emulated platform's certificates begin with, and what marks its chip ids.
-EMULATED = "cvmboot emulated platform, not AMD hardware"
 
 OID_DESCRIPTION = "2.5.4.13"
 OID_PREFIX = "1.3.6.1.4.1.3704.1."
@@ -94,7 +92,19 @@ class Certificate(Signed):
     """
 
     __slots__ = (
-        *("ca", "crl_sign", "csp_id", "ec_point", "extensions", "hwid", "key_cert_sign", "key_kind", "kind", "line"),
+        *(
+            "_public_key",
+            "ca",
+            "crl_sign",
+            "csp_id",
+            "ec_point",
+            "extensions",
+            "hwid",
+            "key_cert_sign",
+            "key_kind",
+            "kind",
+            "line",
+        ),
         *("not_after", "not_before", "product_name", "rsa", "serial", "spl", "struct_version", "subject", "subject_cn"),
     )
 
@@ -117,6 +127,7 @@ class Certificate(Signed):
     csp_id: str
     spl: dict[str, int]
     struct_version: int
+    _public_key: Any
 
     @classmethod
     def decode(cls, der: bytes) -> "Certificate":
@@ -177,7 +188,7 @@ class Certificate(Signed):
                 self.crl_sign = "crl_sign" in usage
 
     def _read_key(self, info: Any) -> None:
-        self.rsa, self.ec_point = None, b""
+        self.rsa, self.ec_point, self._public_key = None, b"", None
         self.key_kind = info["algorithm"]["algorithm"].native
         if self.key_kind == "rsa":
             key = info["public_key"].parsed
@@ -225,6 +236,21 @@ class Certificate(Signed):
     def sha256(self) -> str:
         """Fingerprint: SHA-256 of the DER, lower-case hex."""
         return hashlib.sha256(self.der).hexdigest()
+
+    def verifies(self, r: int, s: int, data: bytes) -> bool:
+        """Whether (r, s) is this leaf's ECDSA P-384 signature with SHA-384 over `data`."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+        try:
+            if self._public_key is None:
+                self._public_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), self.ec_point)
+            self._public_key.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA384()))
+        except (InvalidSignature, ValueError):  # ValueError: the point is not on the curve
+            return False
+        return True
 
     @property
     def amd_root(self) -> bool:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sev.certificates import (
-    EMULATED,
     OID_CSP_ID,
     OID_DESCRIPTION,
     OID_HWID,
@@ -18,6 +17,7 @@ from sev.certificates import (
     OID_STRUCT_VERSION,
     SPL_OIDS,
 )
+from sev.emulated import EMULATED
 from sev.platform import der
 from sev.product import LINES, MILAN, Line
 from sev.tcb import Tcb

@@ -4,17 +4,13 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from sev.certificates import EMULATED
+from sev.emulated import EMULATED, HWID_MARK, SHORT_HWID_MARK
 from sev.errors import PlatformError, SevError
 from sev.product import GENOA, MILAN, TURIN, Line, product_of
 from sev.tcb import SIZE as TCB_SIZE
 from sev.tcb import Tcb, places_of
 
 FORMAT = 1
-# What an emulated chip's HWID begins with: 64 bytes of HWID have room for all of it, Turin's 8 for the first four.
-HWID_MARK = b"cvmboot-emulated"
-_SHORT_MARK = 4
-
 _DEFAULT_CSP_ID = "CN=csp.cvmboot.invalid"
 
 
@@ -38,13 +34,8 @@ _TCBS = ("current_tcb", "committed_tcb", "launch_tcb", "reported_tcb")
 
 def new_hwid(line: Line) -> bytes:
     """A random HWID of the line's size that begins with the mark of emulated chips."""
-    mark = HWID_MARK if line.hwid_size > len(HWID_MARK) else HWID_MARK[:_SHORT_MARK]
+    mark = HWID_MARK if line.hwid_size > len(HWID_MARK) else SHORT_HWID_MARK
     return mark + os.urandom(line.hwid_size - len(mark))
-
-
-def is_emulated_hwid(chip_id: bytes) -> bool:
-    """Whether a CHIP_ID of 64 bytes carries the mark: a hint for people, not a proof of anything."""
-    return chip_id.startswith(HWID_MARK) or (chip_id.startswith(HWID_MARK[:_SHORT_MARK]) and not any(chip_id[8:]))
 
 
 class Settings:

@@ -1,0 +1,112 @@
+"""What a verification says: every check by itself, passed, failed, skipped or not asked, and what follows from them."""
+
+from typing import Any
+
+PASSED, FAILED, SKIPPED, NOT_ASKED = "passed", "failed", "skipped", "not asked"
+
+# Exit statuses of `cvmboot attest`; what a failed check means for the whole.
+VERIFIED = 0
+MALFORMED = 3
+UNTRUSTED = 4
+MISSING = 5
+REVOKED = 6
+POLICY = 7
+
+
+class Check:
+    """One check. `field` is what was looked at, `wanted` and `seen` its values as text, `reason` why it failed or was skipped;
+    `status` is what a failure makes of the verdict."""
+
+    __slots__ = ("field", "name", "outcome", "reason", "seen", "status", "wanted")
+
+    def __init__(
+        self,
+        name: str,
+        outcome: str,
+        *,
+        field: str = "",
+        wanted: str = "",
+        seen: str = "",
+        reason: str = "",
+        status: int = UNTRUSTED,
+    ) -> None:
+        self.name = name
+        self.outcome = outcome
+        self.field = field
+        self.wanted = wanted
+        self.seen = seen
+        self.reason = reason
+        self.status = status
+
+    def to_json(self) -> dict[str, str]:
+        """The check as plain data."""
+        return {name: getattr(self, name) for name in ("name", "outcome", "field", "wanted", "seen", "reason")}
+
+    def __repr__(self) -> str:
+        return f"Check({self.name}: {self.outcome} {self.reason})"
+
+
+class Verdict:
+    """All checks in the order in which they were made. `emulated`: what signed was, or claims to be, an emulated platform."""
+
+    __slots__ = ("checks", "emulated", "line", "signer")
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.emulated = False
+        self.line = ""
+        self.signer = ""
+
+    def add(self, name: str, good: bool, **details: Any) -> bool:
+        """Note a check that was made; gives back whether it passed."""
+        reason = details.pop("reason", "")
+        self.checks.append(Check(name, PASSED if good else FAILED, reason="" if good else reason, **details))
+        return good
+
+    def skip(self, name: str, reason: str, field: str = "") -> None:
+        """Note a check that could not be made, and why."""
+        self.checks.append(Check(name, SKIPPED, field=field, reason=reason))
+
+    def not_asked(self, name: str, field: str = "") -> None:
+        """Note a check that nobody asked for."""
+        self.checks.append(Check(name, NOT_ASKED, field=field))
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that failed."""
+        return [check for check in self.checks if check.outcome == FAILED]
+
+    @property
+    def verified(self) -> bool:
+        """No check failed, and signature and chain were among those that passed."""
+        passed = {check.name for check in self.checks if check.outcome == PASSED}
+        return not self.failed and {"signature", "chain"} <= passed
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0, or that of the first check that failed."""
+        if self.verified:
+            return VERIFIED
+        return self.failed[0].status if self.failed else UNTRUSTED
+
+    @property
+    def reason(self) -> str:
+        """Why it did not verify, in one line; empty if it did."""
+        if self.verified:
+            return ""
+        if not self.failed:
+            return "nothing was checked"
+        first = self.failed[0]
+        return first.reason or f"{first.field or first.name} is {first.seen}; wanted {first.wanted}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as plain data."""
+        return {
+            "verified": self.verified,
+            "status": self.status,
+            "reason": self.reason,
+            "emulated": self.emulated,
+            "signer": self.signer,
+            "line": self.line,
+            "checks": [check.to_json() for check in self.checks],
+        }
