@@ -29,6 +29,7 @@ from uefi.variables.standard_globals import load_option, standard_globals
 from uefi.variables.store import VariableStore
 
 if TYPE_CHECKING:
+    from uefi.console.text_screen import TextScreen
     from uefi.graphics.framebuffer import Framebuffer
 
 
@@ -43,6 +44,7 @@ class Assembly:
         platform: Platform,
         console: HostConsole,
         screen: "Framebuffer",
+        text: "TextScreen",
     ) -> None:
         self.computer = computer
         self.board = board
@@ -50,11 +52,14 @@ class Assembly:
         self.platform = platform
         self.console = console
         self.screen = screen
+        self._text = text
 
     def close(self) -> None:
         """Free the machine's memory and files."""
         self.firmware.images.forget_all()
         self.screen.pixels.release()
+        self._text.close()
+        self.console.flush()
         self.computer.close()
 
 
@@ -96,13 +101,13 @@ def assemble(
     firmware.variables = store
     firmware.authorize = secure_boot_check(firmware, store)
     platform = Platform(firmware, console)
-    platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
+    text = platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
     screen = platform.add_graphics()
     platform.offer_services()
     install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
     install_smbios(firmware, _smbios(computer, options.cpus))
     install_memory_attributes(firmware)
-    return Assembly(computer, board, firmware, platform, console, screen)
+    return Assembly(computer, board, firmware, platform, console, screen, text)
 
 
 def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:

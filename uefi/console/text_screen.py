@@ -138,9 +138,12 @@ class TextScreen:
         self.clear()
 
     def close(self) -> None:
-        """Leave the terminal as a shell wants it: default colours, visible cursor. The state stays."""
+        """Leave the terminal as a shell wants it: default colours, visible cursor, a fresh line. The state stays."""
         if self._ansi:
-            tail = b"" if self._shown_attribute == DEFAULT_ATTRIBUTE else b"\x1b[0m"
+            if self._at_origin and self.row < self.rows - 1:
+                self._sink(self._move_terminal(0, self.rows - 1))
+            tail = b"\r\n" if self.column or self._at_origin else b""
+            tail += b"" if self._shown_attribute == DEFAULT_ATTRIBUTE else b"\x1b[0m"
             self._shown_attribute = DEFAULT_ATTRIBUTE
             self._sink(tail + (b"" if self.cursor_visible else b"\x1b[?25h"))
 

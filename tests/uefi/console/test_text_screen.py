@@ -122,7 +122,7 @@ def test_colours_are_sent_when_text_needs_them() -> None:
     screen.set_attribute(0x0C)
     screen.output("r")
     screen.close()
-    assert sink.take() == b"\x1b[0;91;40mr\x1b[0m"
+    assert sink.take() == b"\x1b[0;91;40mr\r\n\x1b[0m"
 
 
 @pytest.mark.parametrize("attribute", [-1, 0x80, 0x107])
