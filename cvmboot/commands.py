@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cvmboot import attest, platform_commands
 from cvmboot.arguments import OPTIONS, Option, fields_of
 from cvmboot.errors import UsageError
 
@@ -85,6 +86,8 @@ _run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     ]
 )
 _run.__annotations__ = {}
+app.add_typer(attest.app, name="attest")
+app.add_typer(platform_commands.app, name="platform")
 app.command("run", help=RUN_HELP, epilog=EXAMPLES)(_run)
 
 

@@ -18,6 +18,7 @@ LARGEST = 4 << 20
 _RESPONSE_HEAD = 0x20
 _HEX_LINE = re.compile(rb"(?<![0-9a-fA-F])(?:[0-9a-fA-F]{2}){%d,}(?![0-9a-fA-F])" % SIZE)
 _TEXT = re.compile(rb"[0-9A-Za-z+/=_\-\s]*\Z")
+_TABLE_STARTS = {guid[:4] for guid in certificate_table.GUIDS.values()}
 _HEX = re.compile(rb"[0-9a-fA-F]*\Z")
 
 
@@ -107,7 +108,12 @@ def _decoded(text: bytes) -> bytes | None:
 
 
 def add_certificates(evidence: Evidence, data: bytes) -> None:
-    """Add the certificates and CRLs in PEM or DER bytes. MalformedCertificate."""
+    """Add the certificates and CRLs in PEM or DER bytes, or in a certificate table. MalformedCertificate."""
+    if data[:4] in _TABLE_STARTS:
+        for name, contents in certificate_table.decode(data):
+            if name in certificate_table.GUIDS and contents:
+                add_certificates(evidence, contents)
+        return
     for kind, der in split_certificates(data):
         if kind == "CERTIFICATE":
             evidence.certificates.append(Certificate.decode(der))
