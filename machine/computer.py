@@ -35,7 +35,8 @@ class Computer:
     Extension points, all called on the engine thread with the CPU concerned:
     `bus`, `cpuid`, `msrs` take registrations; `trap_instructions` maps opcode bytes to handlers that return the length
     handled; `interrupts` are the controllers that deliver vectors; `injectors` may divert a CPU that is about to run;
-    `fault_filter` sees each exception before the guest's IDT does.
+    `fault_filter` sees each exception before the guest's IDT does; `page_filter` sees each page that a CPU is about to
+    use (cpu, translation, linear address, access), once until `engine.flush_translations`.
     """
 
     def __init__(self, memory: int, cpus: int = 1, clock: Clock | None = None) -> None:
@@ -51,6 +52,7 @@ class Computer:
         self.interrupts: InterruptController | None = None
         self.injectors: list[Callable[[Cpu], bool]] = []
         self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
+        self.page_filter: Callable[[Cpu, Translation, int, int], None] | None = None
         self.on_idle: Callable[[], None] = lambda: None
         self.halt_limit: int | None = None
         """Nanoseconds after which HLT ends where interrupts are enabled: firmware whose own timer ticks. None: never."""
@@ -139,7 +141,14 @@ class Computer:
 
     def translate(self, cpu: Cpu, mode: Mode, address: int, access: int, user: bool) -> Translation:
         """The page walk of a TLB fill."""
-        return paging.walk(self.memory, mode, address, access, user, self.encryption_mask)
+        found = paging.walk(self.memory, mode, address, access, user, self.encryption_mask)
+        if self.page_filter is not None:
+            self.page_filter(cpu, found, address, access)
+        return found
+
+    def look(self, mode: Mode, address: int) -> Translation:
+        """The page walk of the engine's own reads."""
+        return paging.walk(self.memory, mode, address, paging.READ, mask=self.encryption_mask, mark=False)
 
     def trap_instruction(self, cpu: Cpu, code: bytes) -> int:
         """An opcode that the engine does not know."""
@@ -320,4 +329,3 @@ class Computer:
         self._alarm.close()
         self.engine.close()
         self.memory.close()
-

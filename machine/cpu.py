@@ -33,6 +33,14 @@ class Fault:
         return f"Fault(vector={self.vector}, error_code={self.error_code}, address={self.address})"
 
 
+class GuestException(Exception):
+    """The instruction that a handler was to carry out raises `fault` in the guest instead."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(repr(fault))
+        self.fault = fault
+
+
 class Cpu(Protocol):
     """One processor. Register numbers are those of `machine.registers`; values are unsigned 64-bit."""
 

@@ -46,10 +46,10 @@ class CpuidTable:
 
     def __init__(self, tsc_frequency: int, cpus: int = 1, brand: bytes = BRAND) -> None:
         self.cpus = cpus
+        self.signature = FAMILY_19H_MODEL_01H
         self._leaves: dict[int, Leaf] = {}
         signature = [_quarter(VENDOR, n) for n in range(3)]
         hypervisor = [_quarter(HYPERVISOR, n) for n in range(3)]
-        name = brand.ljust(48, b"\0")
         fixed: dict[int, Answer] = {
             0: (0x16, signature[0], signature[2], signature[1]),
             0x15: (1, tsc_frequency // CRYSTAL_HZ, CRYSTAL_HZ, 0),
@@ -57,21 +57,37 @@ class CpuidTable:
             0x40000000: (0x40000010, hypervisor[0], hypervisor[1], hypervisor[2]),
             0x40000010: (tsc_frequency // 1000, APIC_BUS_KHZ, 0, 0),
             0x80000000: (0x8000001F, signature[0], signature[2], signature[1]),
-            0x80000001: (FAMILY_19H_MODEL_01H, 0x4000_0000, _ECX_80000001, _EDX_80000001),
             0x80000005: (0xFF40FF40, 0xFF40FF40, 0x20080140, 0x20080140),
             0x80000006: (0, 0x48006400, 0x02006140, 0x0100C140),
             0x80000007: (0, 0, 0, 1 << 8),  # invariant TSC
             0x80000008: (PHYSICAL_BITS | LINEAR_BITS << 8, 0, (cpus - 1) | 7 << 12, 0),
         }
-        for n in range(3):
-            words = [_quarter(name, 4 * n + k) for k in range(4)]
-            fixed[0x80000002 + n] = (words[0], words[1], words[2], words[3])
         for leaf, answer in fixed.items():
-            self._leaves[leaf] = lambda _cpu, _subleaf, answer=answer: answer  # type: ignore[misc]
+            self.set_leaf(leaf, lambda _cpu, _subleaf, answer=answer: answer)  # type: ignore[misc]
+        self.identify(FAMILY_19H_MODEL_01H, brand)
         self._leaves[1] = self._features
         self._leaves[7] = lambda _cpu, subleaf: (0, _EBX_7, 0, 0) if subleaf == 0 else (0, 0, 0, 0)
         self._leaves[0x0B] = self._topology
         self._leaves[0x0D] = self._xsave
+
+    def identify(self, signature: int, brand: bytes) -> None:
+        """Be another processor: family, model and stepping as leaf 1 has them in EAX, and up to 47 characters of name."""
+        self.signature = signature
+        extended = (signature, 0x4000_0000, _ECX_80000001, _EDX_80000001)
+        self.set_leaf(0x80000001, lambda _cpu, _subleaf: extended)
+        name = brand.ljust(48, b"\0")
+        for n in range(3):
+            words = (
+                _quarter(name, 4 * n),
+                _quarter(name, 4 * n + 1),
+                _quarter(name, 4 * n + 2),
+                _quarter(name, 4 * n + 3),
+            )
+            self.set_leaf(0x80000002 + n, lambda _cpu, _subleaf, words=words: words)  # type: ignore[misc]
+
+    def leaves(self) -> list[int]:
+        """Every leaf that is implemented, in order."""
+        return sorted(self._leaves)
 
     def set_leaf(self, leaf: int, answer: Leaf) -> None:
         """Answer `leaf` by `answer(cpu, subleaf)` from now on."""
@@ -85,7 +101,7 @@ class CpuidTable:
     def _features(self, cpu: Cpu, _subleaf: int) -> Answer:
         ecx = _ECX_1 | (1 << 27 if cpu.get(reg.CR4) & CR4_OSXSAVE else 0)
         multi = 1 << 28 if self.cpus > 1 else 0
-        return FAMILY_19H_MODEL_01H, cpu.index << 24 | self.cpus << 16 | 8 << 8, ecx, _EDX_1 | multi
+        return self.signature, cpu.index << 24 | self.cpus << 16 | 8 << 8, ecx, _EDX_1 | multi
 
     def _topology(self, cpu: Cpu, subleaf: int) -> Answer:
         bits = (self.cpus - 1).bit_length()

@@ -143,6 +143,8 @@ def walk(
 class IdentityMap:
     """The four-level identity map that UEFI hands over (UEFI 2.10, 2.3.4), with 2 MiB pages.
 
+    The encryption bit `mask` is set for RAM and page tables; devices are never behind it.
+
     Takes its tables from `base` upwards: one PML4, one PDPT per 512 GiB, one page directory per GiB, `size` bytes in
     all. `end` is the first address that is not mapped, at least 4 GiB so that devices are reached too.
     """
@@ -162,7 +164,11 @@ class IdentityMap:
         for index in range(gibibytes):
             memory.set_u64(base + 4096 + 8 * index, (directories + 4096 * index) | flags | mask)
             first = index << 30
-            entries = [(first + (n << 21)) | flags | LARGE | mask for n in range(512)]
+            if mask:
+                pages = range(first, first + (1 << 30), LARGE_PAGE)
+                entries = [page | flags | LARGE | (mask if memory.is_ram(page) else 0) for page in pages]
+            else:
+                entries = [(first + (n << 21)) | flags | LARGE for n in range(512)]
             memory.write(directories + 4096 * index, b"".join(e.to_bytes(8, "little") for e in entries))
         self._directories = directories
         self._spare = base + 4096 * (1 + pointer_tables + gibibytes)
@@ -203,8 +209,9 @@ class IdentityMap:
                 raise MemoryError("no page table left for another split")
             table, self._spare = self._spare, self._spare + 4096
             first = address & ~(LARGE_PAGE - 1)
+            encrypted = entry & self.mask
             for n in range(512):
-                memory.set_u64(table + 8 * n, (first + (n << 12)) | PRESENT | WRITABLE | self.mask)
+                memory.set_u64(table + 8 * n, (first + (n << 12)) | PRESENT | WRITABLE | encrypted)
             memory.set_u64(slot, table | PRESENT | WRITABLE | self.mask)
             entry = table
         return (entry & ADDRESS_MASK & ~self.mask) + 8 * ((address >> 12) & 0x1FF)

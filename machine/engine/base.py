@@ -50,8 +50,12 @@ class Handlers(Protocol):
         """The page walk of a TLB fill (Unicorn only). Raises PageFault or NonCanonical."""
         ...
 
+    def look(self, mode: Mode, address: int) -> Translation:
+        """The page walk for the engine's own reading of code: no access of the guest, so it leaves no trace."""
+        ...
+
     def trap_instruction(self, cpu: Cpu, code: bytes) -> int:
-        """An instruction that the engine does not know: its length if handled, else 0 (#UD).
+        """An instruction that the engine does not know: its length if handled, else 0 (#UD). GuestException for another.
 
         `code` is the up to 15 bytes at RIP.
         """

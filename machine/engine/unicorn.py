@@ -5,9 +5,10 @@ import re
 from typing import Any
 
 from machine import registers as reg
-from machine.cpu import Cpu, Fault, Stop
+from machine.cpu import Cpu, Fault, GuestException, Stop
 from machine.engine import unicorn_abi as abi
 from machine.engine.base import Handlers
+from machine.engine.unicorn_abi import Batch
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
 from machine.paging import FETCH, READ, WRITE, Mode, NonCanonical, PageFault
@@ -21,23 +22,6 @@ _MSR_EFER = 0xC000_0080
 # RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
 _TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
 _LONGEST = 5
-
-_VALUES = ctypes.c_uint64 * 32
-_POINTERS = ctypes.c_void_p * 32
-_NUMBERS = ctypes.c_int * 32
-
-
-class _Batch:
-    """A fixed group of registers, read or written by one call on preallocated arrays."""
-
-    __slots__ = ("count", "numbers", "pointers", "values")
-
-    def __init__(self, registers: tuple[int, ...]) -> None:
-        self.count = len(registers)
-        self.values = _VALUES()
-        self.numbers = _NUMBERS(*(abi.REGISTERS[r] for r in registers))
-        base = ctypes.addressof(self.values)
-        self.pointers = _POINTERS(*(base + 8 * n for n in range(self.count)))
 
 
 class UnicornCpu:
@@ -56,13 +40,15 @@ class UnicornCpu:
         self._scratch = ctypes.create_string_buffer(64)
         self._value = ctypes.c_uint64.from_buffer(self._scratch)
         self._value_at = ctypes.addressof(self._scratch)
-        self._arguments = _Batch((reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
-        self._control = _Batch((reg.CR0, reg.CR3, reg.CR4, reg.CS))
-        self._general = _Batch(reg.GENERAL)
+        self._arguments = Batch((reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
+        self._control = Batch((reg.CR0, reg.CR3, reg.CR4, reg.CS))
+        self._general = Batch(reg.GENERAL)
         self._mode_key: tuple[int, int, int] | None = None
         self._mode: Mode | None = None
         self._efer = 0
         self._hooked: set[int] = set()
+        # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
+        self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
         self._stale = False
         self._ctl(abi.CTL_CPU_MODEL, ctypes.c_int(abi.CPU_X86_EPYC_ROME))
@@ -225,6 +211,7 @@ class UnicornCpu:
             memory = self._engine.memory
             frame = physical >> 12
             if access == FETCH:
+                self._unknown.clear()
                 if memory.is_ram(physical):
                     memory.code_pages.add(frame)
                     self._trap_page(mode, page, physical)
@@ -254,7 +241,7 @@ class UnicornCpu:
     def _bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
         """Guest code bytes at a linear address, as far as they are mapped."""
         try:
-            found = self._handlers.translate(self, mode, address, READ, False)
+            found = self._handlers.look(mode, address)
             return self._engine.memory.read(found.physical + (address & 0xFFF), size)
         except (PageFault, NonCanonical, BadAddress):
             return b""
@@ -334,16 +321,21 @@ class UnicornCpu:
     def _invalid(self, _uc: int, _user: int) -> bool:
         try:
             rip = self.get(reg.RIP)
-            mode = self.mode()
-            room = 4096 - (rip & 0xFFF)
-            code = self._bytes_at(mode, rip, min(15, room))
-            if room < 15:
-                code += self._bytes_at(mode, rip + room, 15 - room)
+            code = self._unknown.get(rip, b"")
+            if not code:
+                mode = self.mode()
+                room = 4096 - (rip & 0xFFF)
+                code = self._bytes_at(mode, rip, min(15, room))
+                if room < 15:
+                    code += self._bytes_at(mode, rip + room, 15 - room)
+                self._unknown[rip] = code
             length = self._handlers.trap_instruction(self, code)
             if length:
                 self.set(reg.RIP, rip + length)
                 return True
             self.fault = Fault(6)
+        except GuestException as raised:
+            self.fault = raised.fault
         except BaseException as error:
             self._failed(error)
         return False

@@ -76,6 +76,24 @@ MMIO_READ_CALLBACK = ctypes.CFUNCTYPE(_U64, _VOID, _U64, ctypes.c_uint, _VOID)
 MMIO_WRITE_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U64, ctypes.c_uint, _U64, _VOID)
 
 
+_VALUES = ctypes.c_uint64 * 32
+_POINTERS = ctypes.c_void_p * 32
+_NUMBERS = ctypes.c_int * 32
+
+
+class Batch:
+    """A fixed group of registers, read or written by one call on preallocated arrays."""
+
+    __slots__ = ("count", "numbers", "pointers", "values")
+
+    def __init__(self, registers: tuple[int, ...]) -> None:
+        self.count = len(registers)
+        self.values = _VALUES()
+        self.numbers = _NUMBERS(*(REGISTERS[r] for r in registers))
+        base = ctypes.addressof(self.values)
+        self.pointers = _POINTERS(*(base + 8 * n for n in range(self.count)))
+
+
 class Library:
     """The loaded library; EngineError if the package is not installed."""
 
