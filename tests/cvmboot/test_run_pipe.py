@@ -116,12 +116,16 @@ def test_signals_end_it_with_their_status(command, image, number):
 
 def test_a_signal_ends_it_although_nobody_reads(command, image):
     with subprocess.Popen(
-        [*command, "run", image(guest_code.FLOOD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*command, "run", image(guest_code.FLOOD)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout.read(1) == b"x"
         time.sleep(1)  # the pipe is full now
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert process.stderr.read() == b""
 
 
 def test_timeout_although_nobody_reads(command, image):
