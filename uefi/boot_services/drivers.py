@@ -1,11 +1,13 @@
 """Connecting drivers to controllers (UEFI 2.10, 7.3.12, 7.3.13, 11.1)."""
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from machine.cpu import Cpu
 from uefi import guids
 from uefi.boot_services.table import BootServicesPart
-from uefi.interface import GuestCall, Steps, function
+from uefi.guids import Guid
+from uefi.interface import Dispatch, GuestCall, Steps, function
 from uefi.status import EfiError, Status
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 # EFI_DRIVER_BINDING_PROTOCOL (11.1): Supported, Start, Stop, Version (32 bits), ImageHandle, DriverBindingHandle.
 _SUPPORTED, _START, _STOP, _VERSION, _IMAGE = 0, 8, 16, 24, 32
 _MAXIMUM_STARTS = 4096
+_MAXIMUM_OVERRIDES = 256
 
 
 def _binding_of(firmware: "Firmware", agent: int) -> int | None:
@@ -97,26 +100,58 @@ class DriverServices(BootServicesPart):
         handles = self.firmware.handles
         return [c for agent in handles.drivers_of(controller) for c in handles.children_of(controller, agent)]
 
-    def _bindings(self, first: list[int]) -> list[int]:
-        """Driver bindings in order of precedence: the caller's images, then by version, highest first."""
+    def _bindings(self, controller: int, first: list[int]) -> Generator[GuestCall | Dispatch, int, list[int]]:
+        """Driver bindings in order of precedence (7.3.12): the caller's images, the platform's, family, bus, by version."""
         firmware = self.firmware
-        found: list[tuple[int, int]] = []
-        for handle in firmware.handles.find(guids.DRIVER_BINDING_PROTOCOL):
-            binding = firmware.handles.interface(handle, guids.DRIVER_BINDING_PROTOCOL)
-            if binding:
-                found.append((handle, binding))
-        chosen = [b for image in first for h, b in found if h == image]
-        rest = sorted((b for _, b in found), key=lambda b: -firmware.memory.read_u32(b + _VERSION))
-        return list(dict.fromkeys([*chosen, *rest]))
+        chosen = list(first)
+        platform = self._interfaces(guids.PLATFORM_DRIVER_OVERRIDE_PROTOCOL)
+        for _, override in platform[:1]:
+            chosen += yield from self._images_of(override, override, controller)
+        families = []
+        for handle, family in self._interfaces(guids.DRIVER_FAMILY_OVERRIDE_PROTOCOL):
+            version = yield GuestCall(firmware.memory.read_u64(family), family)
+            families.append((version & 0xFFFF_FFFF, handle))
+        chosen += [handle for _, handle in sorted(families, key=lambda each: -each[0])]
+        bus = firmware.handles.interface(controller, guids.BUS_SPECIFIC_DRIVER_OVERRIDE_PROTOCOL)
+        if bus:
+            chosen += yield from self._images_of(bus, bus)
+        found = self._interfaces(guids.DRIVER_BINDING_PROTOCOL)
+        order = [
+            b for image in chosen for handle, b in found if image in (handle, firmware.memory.read_u64(b + _IMAGE))
+        ]
+        order += sorted((b for _, b in found), key=lambda b: -firmware.memory.read_u32(b + _VERSION))
+        return list(dict.fromkeys(order))
+
+    def _interfaces(self, protocol: Guid) -> list[tuple[int, int]]:
+        """Each handle that has `protocol`, with an interface that is not NULL."""
+        handles = self.firmware.handles
+        found = ((handle, handles.interface(handle, protocol)) for handle in handles.find(protocol))
+        return [(handle, interface) for handle, interface in found if interface]
+
+    def _images_of(self, override: int, *arguments: int) -> Generator[GuestCall | Dispatch, int, list[int]]:
+        """All that GetDriver of an override protocol names (11.3.1, 11.5.1); it is given the last one and gives the next."""
+        memory = self.firmware.memory
+        images: list[int] = []
+        image_at = self.firmware.pool(8)
+        memory.write_u64(image_at, 0)
+        while len(images) < _MAXIMUM_OVERRIDES:
+            status = yield GuestCall(memory.read_u64(override), *arguments, image_at)
+            image = memory.read_u64(image_at)
+            if status or image in images:
+                break
+            images.append(image)
+        self.firmware.free_pool(image_at)
+        return images
 
     def connect(self, controller: int, first: list[int] | None = None, remaining: int = 0) -> Steps:
         """Ask every driver binding until none supports the controller any more. NOT_FOUND if none was started."""
         firmware = self.firmware
         started = False
         done: set[int] = set()
-        for _ in range(_MAXIMUM_STARTS):
+        progress = True
+        while progress and len(done) < _MAXIMUM_STARTS:
             progress = False
-            for binding in self._bindings(first or []):
+            for binding in (yield from self._bindings(controller, first or [])):
                 if binding in done or controller not in firmware.handles:
                     continue
                 supported = firmware.memory.read_u64(binding + _SUPPORTED)
@@ -129,7 +164,7 @@ class DriverServices(BootServicesPart):
                 if not status:
                     started = True
                 progress = True
-            if not progress:
+            if controller not in firmware.handles:
                 break
         return Status.SUCCESS if started else Status.NOT_FOUND
 

@@ -79,11 +79,10 @@ class OpeningServices(BootServicesPart):
     def _conflict(self, protocol: Protocol, agent: int, controller: int, attributes: int, result: int) -> int | None:
         """The status that forbids an opening by driver or exclusively, if there is one (UEFI 2.10, table 7.5)."""
         for entry in protocol.opens:
-            if (entry.agent, entry.controller) == (agent, controller) and entry.attributes == attributes:
-                if attributes & BY_DRIVER:
-                    self.firmware.memory.write_u64(result, protocol.interface)
-                    return Status.ALREADY_STARTED
-                return None
+            same = (entry.agent, entry.controller, entry.attributes) == (agent, controller, attributes)
+            if same and attributes & BY_DRIVER:
+                self.firmware.memory.write_u64(result, protocol.interface)
+                return Status.ALREADY_STARTED
         if any(entry.attributes & EXCLUSIVE for entry in protocol.opens):
             return Status.ACCESS_DENIED
         if attributes == BY_DRIVER and any(entry.attributes & BY_DRIVER for entry in protocol.opens):
