@@ -99,11 +99,14 @@ def _as_text(plain: dict[str, Any], indent: str = "") -> str:
             bits = rest.pop("bits", {})
             words = [bit for bit, is_set in bits.items() if is_set]
             words += [f"bit {number} (unknown)" for number in rest.pop("unknown_bits", [])]
-            words += [f"{key}={item}" for key, item in rest.items() if item not in (None, False)]
+            words += [f"{key}={item}" for key, item in rest.items() if item is not None and item is not False]
             lines.append(f"{label:22} {' '.join([str(head), *words]).strip()}")
         elif isinstance(value, str) and len(value) > 96:
-            lines.append(f"{label:22} {value[:64]}")
-            lines.extend(f"{'':22} {value[at : at + 64]}" for at in range(64, len(value), 64))
+            parts = [value[at : at + 64] for at in range(0, len(value), 64)]
+            while len(parts) > 1 and not parts[-1].strip("0"):
+                parts.pop()
+            lines.append(f"{label:22} {parts[0]}")
+            lines.extend(f"{'':22} {part}" for part in parts[1:])
         else:
             lines.append(f"{label:22} {'unknown' if value is None else value}")
     return "\n".join(lines) + "\n"

@@ -99,6 +99,6 @@ def run_command_line(words: list[str]) -> int:
         # typer has click's exceptions in a package of its own; what they have in common is this method.
         if not hasattr(error, "format_message"):
             raise
-        command = "cvmboot run" if words[:1] == ["run"] else "cvmboot"
+        command = f"cvmboot {words[0]}" if words[:1] and words[0] in ("run", "attest", "platform") else "cvmboot"
         raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     return int(result or 0)
