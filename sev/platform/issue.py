@@ -127,7 +127,7 @@ def issue_intermediate(
         _extension("2.5.29.14", der.octets(identifier)),
         _extension("2.5.29.35", der.sequence(der.tagged(0x80, _public_bytes(ark)[1]))),
         _extension("2.5.29.19", der.sequence(der.boolean_true(), der.integer(0)), critical=True),
-        _extension("2.5.29.15", der.bits(b"\x04", 2), critical=True),
+        _extension("2.5.29.15", der.bits(b"\x04", 1), critical=True),
         _crl_address(line, "vlek" if vlek else "vcek"),
     ]
     serial = (LINES.index(line) + 1 << 16) + (0x101 if vlek else 1)

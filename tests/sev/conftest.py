@@ -47,13 +47,13 @@ def platforms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Platform]:
     return {product: Platform.new(folder / product, product) for product in PRODUCTS}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def turin(platforms: dict[str, Platform]) -> Platform:
     """An emulated Turin."""
     return platforms["turin"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def milan(platforms: dict[str, Platform]) -> Platform:
     """An emulated Milan."""
     return platforms["milan"]
