@@ -75,6 +75,10 @@ class Cpu(Protocol):
         """Load "gdtr", "idtr" or "tr"."""
         ...
 
+    def enter_ring0(self, selector: int) -> None:
+        """Go from ring 3 to ring 0 with CS = `selector` and a null SS. Between two runs only."""
+        ...
+
     def save(self) -> dict[str, Any]:
         """Everything that a resumed thread of guest code can notice, as plain data (general, segment, SSE and x87 registers)."""
         ...

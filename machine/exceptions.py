@@ -115,9 +115,9 @@ def _deliver(memory: LinearMemory, cpu: Cpu, fault: Fault) -> None:
     if kind == _GATE_INTERRUPT:
         cleared |= reg.RFLAGS_IF
     cpu.set(reg.RFLAGS, rflags & ~cleared)
-    if selector & 0xFFFC != old_cs & 0xFFFC:
+    if privilege and not selector & 3:
+        cpu.enter_ring0(selector)
+    elif selector & 0xFFFC != old_cs & 0xFFFC:
         cpu.set(reg.CS, selector & 0xFFFC)
-        if privilege:
-            cpu.set(reg.SS, 0)
     cpu.set(reg.RSP, stack - len(data))
     cpu.set(reg.RIP, target)

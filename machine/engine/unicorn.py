@@ -7,14 +7,14 @@ from typing import Any
 from machine import registers as reg
 from machine.cpu import Cpu, Fault, GuestException, Stop
 from machine.engine import unicorn_abi as abi
+from machine.engine import unicorn_gateway as gateway
 from machine.engine.base import Handlers
 from machine.engine.unicorn_abi import Batch
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
-from machine.paging import FETCH, READ, WRITE, Mode, NonCanonical, PageFault
+from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
 
 _ACCESS = {abi.MEM_READ: READ, abi.MEM_WRITE: WRITE, abi.MEM_FETCH: FETCH}
-_NOWHERE = 0x8000_0000_0000  # non-canonical: no guest can reach this end of emulation
 _VOID_PAGE = HIGH_START - 0x1000  # physical addresses beyond everything are sent here: reads all ones
 _MSR_EFER = 0xC000_0080
 
@@ -56,6 +56,8 @@ class UnicornCpu:
         self._map(engine.memory)
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
         self._install_hooks()
+        self._gateway: gateway.Gateway | None = None
+        self._calling = False
 
     def _ctl(self, control: int, *arguments: Any) -> None:
         self._lib.check(self._lib.ctl(self.handle, ctypes.c_int(control & 0xFFFFFFFF), *arguments), "ctl")
@@ -96,6 +98,7 @@ class UnicornCpu:
         self._hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
         self._hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
         self._hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
+        self._hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
         self._trap = abi.CODE_CALLBACK(self._trapped)
 
     # -- registers
@@ -206,6 +209,10 @@ class UnicornCpu:
             access = _ACCESS[kind]
             user = self._control.values[3] & 3 == 3
             page = address & ~0xFFF
+            if page == gateway.LINEAR and self._gateway is not None:
+                entry[0].paddr = gateway.PHYSICAL
+                entry[0].perms = abi.PROT_ALL
+                return True
             found = self._handlers.translate(self, mode, address, access, user)
             physical = found.physical
             memory = self._engine.memory
@@ -378,14 +385,48 @@ class UnicornCpu:
             self._failed(error)
         return 1
 
+    def _syscall(self, _uc: int, _user: int) -> None:
+        """Unicorn's own SYSCALL does nothing but go on behind itself: stop, and do its work between two runs."""
+        self._calling = True
+        self._lib.emu_stop(self.handle)
+
+    def _enter_system(self) -> bool:
+        """SYSCALL in long mode (AMD64 APM volume 3); RIP is behind the instruction. False, and #UD, if it is not enabled."""
+        self._calling = False
+        returning = self.get(reg.RIP)
+        if not self._efer & EFER_SCE:
+            self.set(reg.RIP, returning - 2)
+            self.fault = Fault(6)
+            return False
+        star = self.read_msr(0xC000_0081)
+        flags = self.get(reg.RFLAGS)
+        selector = star >> 32 & 0xFFFC
+        if self.get(reg.CS) & 3:
+            self.enter_ring0(selector)
+        else:
+            self.set(reg.CS, selector)
+        self.set(reg.SS, selector + 8)
+        self.set(reg.RCX, returning)
+        self.set(reg.R11, flags & ~reg.RFLAGS_RF)
+        self.set(reg.RFLAGS, flags & ~(self.read_msr(0xC000_0084) | reg.RFLAGS_RF))
+        self.set(reg.RIP, self.read_msr(0xC000_0082))
+        return True
+
     # -- running
 
     def start(self, count: int = 0) -> Stop:
         """Run from RIP; `count` instructions at most if not 0."""
         self.fault = None
-        code = self._lib.emu_start(self.handle, self.get(reg.RIP), _NOWHERE, 0, count)
-        if self._stale:
-            self.flush_code()
+        while True:
+            code = self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, count)
+            if self._stale:
+                self.flush_code()
+            if not self._calling or self.error is not None:
+                break
+            if not self._enter_system():
+                return Stop.EXCEPTION
+            if self._engine.stopping or count:
+                return Stop.KICKED
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -399,6 +440,12 @@ class UnicornCpu:
             halted = self._bytes_at(self.mode(), self.get(reg.RIP) - 1, 1) == b"\xf4"
             return Stop.HALTED if halted else Stop.KICKED
         return Stop.HALTED
+
+    def enter_ring0(self, selector: int) -> None:
+        """Ring 0 with CS = `selector` and a null SS, as an interrupt from ring 3 finds them. Between two runs only."""
+        if self._gateway is None:
+            self._gateway = gateway.Gateway(self._lib, self)
+        self._gateway.enter(selector)
 
     def flush_code(self) -> None:
         """Drop all translated code. Not while the CPU runs."""
@@ -421,6 +468,8 @@ class UnicornCpu:
     def close(self) -> None:
         """Free the instance."""
         self._lib.close(self.handle)
+        if self._gateway is not None:
+            self._gateway.close()
         self._keep.clear()
 
 

@@ -1,0 +1,89 @@
+"""How host code brings a Unicorn CPU from ring 3 to ring 0.
+
+Unicorn has no way to set the privilege level: a segment register that is written from outside is checked like a MOV, which
+cannot raise privilege, and its SYSCALL does nothing. A far call through a call gate works (AMD64 APM volume 2, 4.9.2). So a page
+of our own, at the very top of the linear address space, holds such a call, a GDT with the gate, a TSS for the stack, and a
+HLT behind the gate; running it once leaves the CPU in ring 0 with the code selector that was asked for.
+"""
+
+import ctypes
+import mmap
+import struct
+from typing import Protocol
+
+from machine import registers as reg
+from machine.engine import unicorn_abi as abi
+from machine.errors import EngineError
+
+LINEAR = 0xFFFF_FFFF_FFFF_F000
+"""No kernel maps anything here: pointers into the last page are error codes."""
+PHYSICAL = 0xFFFE_0000_0000
+_POINTER, _TARGET, _GDT, _TSS, _STACK = 0x10, 0x20, 0x100, 0x600, 0x800
+_GATE = 0x3F0
+"""The gate's selector: its 16 bytes are the last in our GDT, so kernel selectors may lie anywhere below."""
+_KERNEL_CODE = 0x00AF9B00_0000FFFF
+_TABLES = (abi.REG_GDTR, abi.REG_TR)
+_KEPT = (reg.RSP, reg.RFLAGS)
+
+
+class GatewayCpu(Protocol):
+    """What the gateway needs of a CPU."""
+
+    handle: ctypes.c_void_p
+
+    def get(self, register: int) -> int:
+        """Read a register."""
+        ...
+
+    def set(self, register: int, value: int) -> None:
+        """Write a register."""
+        ...
+
+
+class Gateway:
+    """The page of one CPU. The TLB fill maps LINEAR to PHYSICAL once this exists."""
+
+    def __init__(self, library: abi.Library, cpu: GatewayCpu) -> None:
+        self._library = library
+        self._cpu = cpu
+        self._page = page = mmap.mmap(-1, 4096)
+        page[0:6] = b"\xff\x1d" + struct.pack("<i", _POINTER - 6)  # call far [rip + ...]
+        page[_POINTER : _POINTER + 6] = struct.pack("<IH", 0, _GATE | 3)
+        page[_TARGET : _TARGET + 1] = b"\xf4"
+        page[_TSS + 4 : _TSS + 12] = struct.pack("<Q", LINEAR + _STACK)
+        self._view = ctypes.c_char.from_buffer(page)
+        address = ctypes.addressof(self._view)
+        library.check(library.mem_map_ptr(cpu.handle, PHYSICAL, 4096, abi.PROT_ALL, address), "map the gateway")
+
+    def _prepare(self, selector: int) -> None:
+        target = LINEAR + _TARGET
+        low = (target & 0xFFFF) | selector << 16 | 0xEC00 << 32 | (target >> 16 & 0xFFFF) << 48
+        struct.pack_into("<QQ", self._page, _GDT + _GATE, low, target >> 32)
+        struct.pack_into("<Q", self._page, _GDT + selector, _KERNEL_CODE)
+
+    def enter(self, selector: int) -> None:
+        """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only."""
+        selector &= 0xFFF8
+        if not 0 < selector < _GATE:
+            raise EngineError(f"a handler in code segment {selector:#x}: only selectors below {_GATE:#x} can be entered")
+        cpu, library = self._cpu, self._library
+        self._prepare(selector)
+        kept = [cpu.get(register) for register in _KEPT]
+        tables = [abi.Mmr() for _ in _TABLES]
+        for number, table in zip(_TABLES, tables, strict=True):
+            library.reg_read(cpu.handle, number, ctypes.addressof(table))
+        ours = (abi.Mmr(0, LINEAR + _GDT, _GATE + 15, 0), abi.Mmr(8, LINEAR + _TSS, 0x67, 0x8B00))
+        for number, table in zip(_TABLES, ours, strict=True):
+            library.reg_write(cpu.handle, number, ctypes.addressof(table))
+        code = library.emu_start(cpu.handle, LINEAR, abi.NOWHERE, 0, 0)
+        for number, table in zip(_TABLES, tables, strict=True):
+            library.reg_write(cpu.handle, number, ctypes.addressof(table))
+        for register, value in zip(_KEPT, kept, strict=True):
+            cpu.set(register, value)
+        if code != abi.ERR_OK or cpu.get(reg.CS) & 3:
+            raise EngineError(f"unicorn did not enter ring 0: {library.strerror(code).decode()} ({code})")
+
+    def close(self) -> None:
+        """Give the page back; the CPU must be closed already."""
+        del self._view
+        self._page.close()

@@ -1,0 +1,85 @@
+"""Ring 3 and back: exceptions, interrupts and SYSCALL from user mode find the kernel's stack and selectors."""
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from machine import registers as reg
+
+from .bare import CODE, DONE, KERNEL, STACK, TABLES, Bare
+
+USER_CODE, USER_DATA = 0x1B, 0x23
+USER, HANDLER, TASK, KERNEL_STACK = CODE + 0x1000, CODE + 0x2000, 0x500_0000, 0x600_0000
+GO_TO_USER = "48cf"  # iretq
+
+
+@pytest.fixture
+def bare() -> Iterator[Bare]:
+    machine = Bare()
+    ram = machine.computer.memory
+    for table in range(TABLES, TABLES + 3 * 4096, 8):  # everything may be touched from ring 3
+        entry = ram.u64(table)
+        if entry & 1:
+            ram.set_u64(table, entry | 4)
+    ram.write(TASK + 4, struct.pack("<Q", KERNEL_STACK))
+    machine.cpu.set_table("tr", TASK, 0x67, 0x40)
+    frame = STACK - 0x100
+    ram.write(frame, struct.pack("<5Q", USER, USER_CODE, 0x202, STACK - 0x200, USER_DATA))
+    machine.cpu.set(reg.RSP, frame)
+    yield machine
+    machine.close()
+
+
+def test_a_fault_in_user_mode_arrives_on_the_kernels_stack_and_iretq_goes_back(bare: Bare) -> None:
+    # handler: mov r8,[rsp+8]; mov r9,[rsp+24]; mov r10,rsp; mov r11d,cs; swapgs; swapgs; add qword [rsp],2; iretq
+    bare.computer.memory.write(
+        HANDLER, bytes.fromhex("4c8b442408 4c8b4c2418 4989e2 448cc9 0f01f8 0f01f8 4883042402 48cf")
+    )
+    bare.gate(6, HANDLER)
+    # user: ud2; mov r12d,cs; then the end (ports are open: there is no I/O permission check in this test)
+    bare.computer.memory.write(USER, bytes.fromhex("0f0b 418ccc" + DONE))
+    bare.cpu.set(reg.RFLAGS, 0x3002)  # IOPL 3 survives iretq only from the frame
+    bare.computer.memory.write(STACK - 0x100 + 16, struct.pack("<Q", 0x3202))
+    assert bare.run(GO_TO_USER) == "done"
+    assert bare.cpu.get(reg.R8) == USER_CODE
+    assert bare.cpu.get(reg.R9) == STACK - 0x200
+    assert bare.cpu.get(reg.R10) == KERNEL_STACK - 40
+    assert bare.cpu.get(reg.RCX) & 0xFFFF == KERNEL
+    assert bare.cpu.get(reg.R12) & 0xFFFF == USER_CODE
+
+
+def test_syscall_enters_the_kernel_and_leaves_registers_as_amd_says(bare: Bare) -> None:
+    cpu = bare.cpu
+    cpu.write_msr(0xC000_0081, KERNEL << 32)
+    cpu.write_msr(0xC000_0082, HANDLER)
+    cpu.write_msr(0xC000_0084, 0x200)
+    bare.computer.memory.write(USER, bytes.fromhex("bf2a000000 0f05 90"))  # mov edi,42; syscall
+    # kernel: mov r8,rcx; mov r9,r11; pushfq; pop r10; mov r12d,cs; mov r13d,ss
+    bare.computer.memory.write(HANDLER, bytes.fromhex("4989c8 4d89d9 9c 415a 418ccc 418cd5" + DONE))
+    assert bare.run(GO_TO_USER) == "done"
+    assert cpu.get(reg.RDI) == 42
+    assert cpu.get(reg.R8) == USER + 7
+    assert cpu.get(reg.R9) & 0x200
+    assert not cpu.get(reg.R10) & 0x200
+    assert cpu.get(reg.R12) & 0xFFFF == KERNEL
+    assert cpu.get(reg.R13) & 0xFFFF == KERNEL + 8
+    assert cpu.get(reg.RSP) == STACK - 0x200, "SYSCALL does not touch the stack pointer"
+
+
+def test_syscall_without_sce_is_an_invalid_opcode(bare: Bare) -> None:
+    bare.catch_faults()
+    bare.cpu.write_msr(0xC000_0080, 0xD00)
+    bare.computer.memory.write(USER, bytes.fromhex("0f05"))
+    assert bare.run(GO_TO_USER) == "fault"
+    assert bare.faults[0].vector == 6
+    assert bare.cpu.get(reg.RIP) == USER
+
+
+def test_supervisor_pages_are_closed_to_user_mode(bare: Bare) -> None:
+    bare.catch_faults()
+    slot = TABLES + 8192 + 8 * (0x700_0000 >> 21)
+    bare.computer.memory.set_u64(slot, bare.computer.memory.u64(slot) & ~4)
+    bare.computer.memory.write(USER, bytes.fromhex("48a1" + (0x700_0000).to_bytes(8, "little").hex()))
+    assert bare.run(GO_TO_USER) == "fault"
+    assert (bare.faults[0].vector, bare.faults[0].error_code, bare.faults[0].address) == (14, 5, 0x700_0000)
