@@ -181,7 +181,7 @@ def _mask(headers: list[tuple[int, tuple[Any, ...]]]) -> int:
     platforms = [(fields[2], fields[0]) for kind, fields in headers if kind == _SUPPORTED_PLATFORM]
     for platform, mask in platforms:
         if platform == _PLATFORM_SEV_SNP:
-            return mask
+            return int(mask)
     kinds = ", ".join(str(platform) for platform, _ in platforms) or "none"
     raise MalformedIgvm(f"IGVM file is for platforms of the types: {kinds}; wanted {_PLATFORM_SEV_SNP} (SEV-SNP)")
 

@@ -35,6 +35,11 @@ _PAGE_INFO_TAIL = struct.Struct("<HBBIQ")
 _NO_CONTENTS = bytes(DIGEST_SIZE)
 
 
+def page_info_tail(page_type: int, gpa: int) -> bytes:
+    """PAGE_INFO after the digest so far and the hash of the contents: 16 bytes."""
+    return _PAGE_INFO_TAIL.pack(_PAGE_INFO_SIZE, page_type, 0, 0, gpa)
+
+
 class LaunchDigest:
     """The digest of a launch so far. `value` is 48 bytes; updates take the pages in the order of the launch."""
 
@@ -52,8 +57,7 @@ class LaunchDigest:
 
     def update(self, page_type: int, gpa: int, contents: bytes = _NO_CONTENTS) -> None:
         """Add one page by the SHA-384 of what it holds (48 bytes; zeros for types that are not measured)."""
-        tail = _PAGE_INFO_TAIL.pack(_PAGE_INFO_SIZE, page_type, 0, 0, gpa)
-        self.value = sha384(self.value + contents + tail).digest()
+        self.value = sha384(self.value + contents + page_info_tail(page_type, gpa)).digest()
 
     def normal_pages(self, gpa: int, data: bytes | memoryview) -> None:
         """Add pages with their contents; `gpa` is the first page's. MeasureError unless they are whole pages."""
