@@ -57,6 +57,8 @@ class Clock(ABC):
         self._heap: list[tuple[int, int, Timer]] = []
         self._sequence = 0
         self._compact_at = _COMPACT_AT
+        self.adjustment = 0
+        """Nanoseconds that the guest's firmware has put the time of day ahead by setting it."""
         self.on_earlier: Callable[[int], None] = lambda deadline: None
         """Called with a deadline that comes before all others: who sleeps or runs guest code must see to it."""
 
@@ -149,17 +151,18 @@ class RealClock(Clock):
 
     def wall(self) -> int:
         """Nanoseconds since 1970-01-01 00:00:00 UTC."""
-        return self._epoch + perf_counter_ns() - self._start
+        return self._epoch + self.adjustment + perf_counter_ns() - self._start
 
     def save(self) -> dict[str, Any]:
-        """The time since power on."""
-        return {"now": self.now()}
+        """The time since power on, and how the guest has set the time of day."""
+        return {"now": self.now(), "adjustment": self.adjustment}
 
     def load(self, state: dict[str, Any]) -> None:
         """Time since power on goes on where it was saved; the time of day is the host's present one."""
         self._drop_timers()
         self._start = perf_counter_ns() - state["now"]
         self._epoch = time_ns() - state["now"]
+        self.adjustment = state.get("adjustment", 0)
 
 
 class VirtualClock(Clock):
@@ -185,7 +188,7 @@ class VirtualClock(Clock):
 
     def wall(self) -> int:
         """Nanoseconds since 1970-01-01 00:00:00 UTC."""
-        return self._epoch + self._now
+        return self._epoch + self.adjustment + self._now
 
     def trap(self) -> None:
         """Move time by one step."""
@@ -196,8 +199,8 @@ class VirtualClock(Clock):
         self._now = max(self._now, deadline)
 
     def save(self) -> dict[str, Any]:
-        """The time since power on, the step and the epoch."""
-        return {"now": self._now, "step": self._step, "epoch": self._epoch}
+        """The time since power on, the step, the epoch, and how the guest has set the time of day."""
+        return {"now": self._now, "step": self._step, "epoch": self._epoch, "adjustment": self.adjustment}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on exactly where it was saved."""
@@ -205,3 +208,4 @@ class VirtualClock(Clock):
         self._now = state["now"]
         self._step = state["step"]
         self._epoch = state["epoch"]
+        self.adjustment = state.get("adjustment", 0)

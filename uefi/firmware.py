@@ -19,6 +19,7 @@ from uefi.handles import Handles
 from uefi.images import Image, Images
 from uefi.interface import Interface
 from uefi.memory_map import MemoryMap
+from uefi.nonvolatile import MonotonicCount, TimeSettings
 from uefi.pool import Pool
 from uefi.processor import Processor
 from uefi.runtime_services import RuntimeServices
@@ -60,11 +61,9 @@ class Firmware:
         self.exit_announced = False
         self.virtual_map: list[tuple[int, int, int]] | None = None
         self.converting = False
-        self.time_offset = 0
-        self.time_zone = 0
-        self.daylight = 0
-        self._monotonic = 0
         self.variables: Any = None
+        self.time = TimeSettings(self)
+        self.monotonic = MonotonicCount(self)
         self.authorize: Callable[[Image, bytes | None], int] = lambda image, path: Status.SUCCESS
         # Called with an event whose notification function is about to run in the guest, and with None when it has returned.
         self.trace_notify: Callable[[Cpu, Event | None], None] | None = None
@@ -124,18 +123,6 @@ class Firmware:
     def object_at(self, address: int) -> Interface | None:
         """The host's object behind a protocol interface, None if the guest provides it."""
         return self.dispatcher.objects.get(address)
-
-    # -- numbers
-
-    def next_monotonic(self) -> int:
-        """The 64-bit monotonic count, one up."""
-        self._monotonic += 1
-        return self._monotonic
-
-    def next_high_monotonic(self) -> int:
-        """The upper half of the monotonic count, one up; the lower half starts again."""
-        self._monotonic = ((self._monotonic >> 32) + 1) << 32
-        return self._monotonic >> 32
 
     # -- the end of boot services
 
@@ -212,6 +199,7 @@ class Firmware:
         self, data: bytes | memoryview, name: str, path: bytes | None, device: int, used: int, options: bytes
     ) -> Image:
         """Load the first image and point the boot processor at it. EfiError, with `images.problem` saying why, if refused."""
+        self.time.restore()
         status, image = self.images.load(data, self.images.firmware_handle, path, (device, used), name)
         if status or image is None:
             raise EfiError(status)

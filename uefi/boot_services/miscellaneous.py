@@ -29,7 +29,7 @@ class MiscellaneousServices(BootServicesPart):
     def get_next_monotonic_count(self, cpu: Cpu, result: int) -> int:
         """A number that grows with every call and every boot."""
         need(result)
-        self.firmware.memory.write_u64(result, self.firmware.next_monotonic())
+        self.firmware.memory.write_u64(result, self.firmware.monotonic.next())
         return Status.SUCCESS
 
     @function(0xF8, "Stall(u64 Microseconds)")

@@ -5,6 +5,9 @@ from uefi.interface import function
 from uefi.runtime_services.table import RuntimeServicesPart
 from uefi.status import EfiError, Status
 
+_CAPSULE_FLAGS = 20  # offset in EFI_CAPSULE_HEADER
+_PERSIST_ACROSS_RESET, _POPULATE_SYSTEM_TABLE, _INITIATE_RESET = 0x10000, 0x20000, 0x40000
+_MOST_CAPSULES = 1024
 RESET_COLD, RESET_WARM, RESET_SHUTDOWN, RESET_PLATFORM = range(4)
 
 
@@ -16,7 +19,7 @@ class MiscellaneousRuntimeServices(RuntimeServicesPart):
         """The upper half of the monotonic count, one up."""
         if not result:
             raise EfiError(Status.INVALID_PARAMETER)
-        self.firmware.memory.write_u32(result, self.firmware.next_high_monotonic())
+        self.firmware.memory.write_u32(result, self.firmware.monotonic.next_high())
         return Status.SUCCESS
 
     @function(0x68, "ResetSystem(u32 ResetType, u64 ResetStatus, u64 DataSize, ptr ResetData)")
@@ -30,6 +33,12 @@ class MiscellaneousRuntimeServices(RuntimeServicesPart):
         """There is no firmware to update."""
         if not count or not headers:
             raise EfiError(Status.INVALID_PARAMETER)
+        memory = self.firmware.memory
+        for n in range(min(count, _MOST_CAPSULES)):
+            flags = memory.read_u32(memory.read_u64(headers + 8 * n) + _CAPSULE_FLAGS)
+            persists = flags & _PERSIST_ACROSS_RESET
+            if (flags & (_POPULATE_SYSTEM_TABLE | _INITIATE_RESET) and not persists) or (persists and not scatter):
+                raise EfiError(Status.INVALID_PARAMETER)
         return Status.UNSUPPORTED
 
     @function(

@@ -19,10 +19,10 @@ class TimeServices(RuntimeServicesPart):
         if not time_at:
             raise EfiError(Status.INVALID_PARAMETER)
         firmware = self.firmware
-        zone = firmware.time_zone
-        local = firmware.clock.wall() + firmware.time_offset - (0 if zone == UNSPECIFIED_TIMEZONE else zone * _MINUTE)
+        zone = firmware.time.zone
+        local = firmware.clock.wall() - (0 if zone == UNSPECIFIED_TIMEZONE else zone * _MINUTE)
         time = EfiTime.from_ns(local)
-        time.timezone, time.daylight = zone, firmware.daylight
+        time.timezone, time.daylight = zone, firmware.time.daylight
         firmware.memory.write(time_at, time.pack())
         if capabilities_at:
             memory = firmware.memory
@@ -42,8 +42,7 @@ class TimeServices(RuntimeServicesPart):
             wanted = time.to_ns()
         except BadTimeError:
             raise EfiError(Status.INVALID_PARAMETER) from None
-        firmware.time_offset = wanted - firmware.clock.wall()
-        firmware.time_zone, firmware.daylight = time.timezone, time.daylight
+        firmware.time.set(wanted, time.timezone, time.daylight)
         return Status.SUCCESS
 
     @function(0x28, "GetWakeupTime(ptr Enabled, ptr Pending, ptr Time)")
