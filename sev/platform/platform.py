@@ -1,6 +1,7 @@
 """An emulated AMD platform: one chip, kept in a folder, that signs reports and derives keys.
 
     platform = Platform.new(folder, product="turin")       # milan, genoa, turin
+    platform = Platform.open(folder, product="turin")       # load it, or make it without its certificates
     platform = Platform.load(folder)                        # cheap: two small files, no cryptography imported
     report = platform.report(report_data=nonce, vmpl=0)     # sev.report.Report with this platform's fields filled in
     raw = platform.sign_report(report.encode())             # 1184 bytes, signed by the key that the report names
@@ -103,6 +104,24 @@ class Platform:
         if len(secret) != _SECRET_SIZE:
             raise PlatformError(f"{folder / _SECRET}: {len(secret)} bytes; wanted {_SECRET_SIZE}")
         return cls(folder, settings, secret)
+
+    @classmethod
+    def open(cls, folder: Path, product: str = "turin", **changes: Any) -> "Platform":
+        """The platform in a folder; made first, without certificates, if the folder does not exist or is empty.
+
+        PlatformError as from `new` and `load`, and for a platform of another product.
+        """
+        if not (folder / _SETTINGS).exists():
+            try:
+                cls.new(folder, product, with_certificates=False)
+            except PlatformError:
+                # Another process may have made it in between.
+                if not (folder / _SETTINGS).exists():
+                    raise
+        platform = cls.load(folder, **changes)
+        if platform.settings.product != product:
+            raise PlatformError(f"{folder}: a platform of product {platform.settings.product}; wanted {product}")
+        return platform
 
     @property
     def chip_id(self) -> bytes:

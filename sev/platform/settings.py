@@ -58,8 +58,8 @@ class Settings:
         self.line = model.line
         self.made: datetime = given.pop("made", None) or datetime.now(UTC).replace(microsecond=0)
         self.cpuid: tuple[int, int, int] = tuple(given.pop("cpuid", model.cpuid))
-        self.hwid: bytes = given.pop("hwid", None) or new_hwid(model.line)
-        tcb = given.pop("tcb", None) or Tcb.of(model.line, **model.spl).raw
+        self.hwid: bytes = given.pop("hwid") if "hwid" in given else new_hwid(model.line)
+        tcb = given.pop("tcb") if "tcb" in given else Tcb.of(model.line, **model.spl).raw
         self.current_tcb: bytes = given.pop("current_tcb", tcb)
         self.committed_tcb: bytes = given.pop("committed_tcb", tcb)
         self.launch_tcb: bytes = given.pop("launch_tcb", tcb)
