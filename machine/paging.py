@@ -4,9 +4,10 @@ AMD64 Architecture Programmer's Manual volume 2, chapter 5. The encryption bit (
 set in what `IdentityMap` builds and taken out of what `walk` reads.
 """
 
+import struct
 from collections.abc import Iterable
 
-from machine.memory import PhysicalMemory
+from machine.memory import HIGH_START, PhysicalMemory
 
 PRESENT, WRITABLE, USER = 1, 2, 4
 ACCESSED, DIRTY, LARGE = 1 << 5, 1 << 6, 1 << 7
@@ -22,6 +23,8 @@ EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1, 1 << 8, 1 << 10, 1 << 11
 FAULT_PRESENT, FAULT_WRITE, FAULT_USER, FAULT_RESERVED, FAULT_FETCH = 1, 2, 4, 8, 16
 
 READ, WRITE, FETCH = 0, 1, 2
+
+_ENTRY = struct.Struct("<Q").unpack_from
 
 
 class PageFault(Exception):
@@ -60,7 +63,7 @@ class Translation:
 class Mode:
     """The control registers that decide how addresses translate; made anew when one of them changes."""
 
-    __slots__ = ("cr0", "cr3", "cr4", "efer", "paged", "write_protect")
+    __slots__ = ("cr0", "cr3", "cr4", "efer", "long", "no_execute", "paged", "write_protect")
 
     def __init__(self, cr0: int, cr3: int, cr4: int, efer: int) -> None:
         self.cr0 = cr0
@@ -68,6 +71,8 @@ class Mode:
         self.cr4 = cr4
         self.efer = efer
         self.paged = bool(cr0 & CR0_PG)
+        self.long = bool(efer & EFER_LME)
+        self.no_execute = bool(efer & EFER_NXE)
         self.write_protect = bool(cr0 & CR0_WP)
 
 
@@ -81,63 +86,109 @@ def walk(
     """
     if not mode.paged:
         return Translation(address & 0xFFFF_FFFF_FFFF_F000, True, True, True, True, bool(mask))
-    if mode.efer & EFER_LME:
-        if (address + (1 << 47)) >> 48 & 0xFFFF:
-            raise NonCanonical(address)
-        table, shift, width = mode.cr3 & ADDRESS_MASK & ~mask, 39, 8
-    elif mode.cr4 & CR4_PAE:
-        address &= 0xFFFF_FFFF
-        table, shift, width = mode.cr3 & 0xFFFF_FFE0, 30, 8
-    else:
-        address &= 0xFFFF_FFFF
-        table, shift, width = mode.cr3 & 0xFFFF_F000, 22, 4
-    code = (FAULT_WRITE if access == WRITE else 0) | (FAULT_USER if user else 0)
-    no_execute = bool(mode.efer & EFER_NXE)
-    if access == FETCH and no_execute:
-        code |= FAULT_FETCH
-    writable = allow_user = executable = True
-    encrypted = bool(mask)
-    index_mask = 0x1FF if width == 8 else 0x3FF
-    legacy_top = width == 8 and shift == 30
-    while True:
-        slot = table + ((address >> shift) & index_mask) * width
-        if not memory.is_ram(slot):
-            raise PageFault(address, code | FAULT_RESERVED | FAULT_PRESENT)
-        entry = memory.u64(slot) if width == 8 else memory.u32(slot)
+    if not mode.long:
+        return _walk_legacy(memory, mode, address, access, user, mask, mark)
+    if (address + (1 << 47)) >> 48 & 0xFFFF:
+        raise NonCanonical(address)
+    # A guest that starts misses the TLB ten thousand times: this is written for speed.
+    view, low = memory.view, memory.low_size
+    entry, rights, no_execute = mode.cr3, WRITABLE | USER, 0
+    for level in _LONG_LEVELS:
+        slot = (entry & ADDRESS_MASK & ~mask) + (address >> level & 0xFF8)
+        if slot >= low and not memory.is_ram(slot):
+            raise _fault(mode, address, access, user, FAULT_RESERVED | FAULT_PRESENT)
+        entry = _ENTRY(view, slot if slot < low else memory.offset(slot, 8))[0]
         if not entry & PRESENT:
-            raise PageFault(address, code)
-        if legacy_top:  # a PDPTE of PAE paging holds neither permissions nor an accessed bit
-            legacy_top = False
-            table, shift = entry & ADDRESS_MASK & ~mask, 21
-            continue
-        writable = writable and bool(entry & WRITABLE)
-        allow_user = allow_user and bool(entry & USER)
-        if width == 8 and no_execute and entry & NO_EXECUTE:
-            executable = False
-        leaf = shift == 12 or bool(entry & LARGE and (shift in (21, 30) or (shift == 22 and mode.cr4 & CR4_PSE)))
-        if leaf:
+            raise _fault(mode, address, access, user, 0)
+        rights &= entry
+        no_execute |= entry
+        if level == 9 or (entry & LARGE and level < 36):
             break
         if mark and not entry & ACCESSED:
             memory.set_u8(slot, entry & 0xFF | ACCESSED)
-        table = entry & (ADDRESS_MASK if width == 8 else 0xFFFF_F000) & ~mask
-        shift -= 9 if width == 8 else 10
+    executable = not (no_execute & NO_EXECUTE and mode.no_execute)
+    if access != READ or user:
+        _check(mode, address, access, user, rights, executable)
+    if mark and (not entry & ACCESSED or access == WRITE):
+        entry = _mark(memory, slot, entry, access)
+    inside = (0x1000 << level - 9) - 0x1000
+    frame = entry & ADDRESS_MASK & ~mask & ~inside | address & inside
+    may_write = rights & WRITABLE != 0 or not (user or mode.write_protect)
+    return Translation(frame, may_write, executable, rights & USER != 0, entry & DIRTY != 0, entry & mask != 0)
+
+
+_LONG_LEVELS = (36, 27, 18, 9)
+"""How far an address is shifted to become an entry's offset in a table of each level, PML4 to PT."""
+
+
+def _fault(mode: Mode, address: int, access: int, user: bool, code: int) -> PageFault:
+    code |= (FAULT_WRITE if access == WRITE else 0) | (FAULT_USER if user else 0)
+    return PageFault(address, code | (FAULT_FETCH if access == FETCH and mode.no_execute else 0))
+
+
+def _check(mode: Mode, address: int, access: int, user: bool, rights: int, executable: bool) -> None:
+    """PageFault if the USER and WRITABLE bits that all levels have in common do not allow the access."""
     if (
-        (user and not allow_user)
-        or (access == WRITE and not writable and (user or mode.write_protect))
+        (user and not rights & USER)
+        or (access == WRITE and not rights & WRITABLE and (user or mode.write_protect))
         or (access == FETCH and not executable)
     ):
-        raise PageFault(address, code | FAULT_PRESENT)
+        raise _fault(mode, address, access, user, FAULT_PRESENT)
+
+
+def _mark(memory: PhysicalMemory, slot: int, entry: int, access: int) -> int:
+    """The entry of a page, at `slot`, after an access: accessed and, by a write, dirty."""
+    wanted = entry | (ACCESSED | DIRTY if access == WRITE else ACCESSED)
+    if wanted != entry:
+        memory.set_u8(slot, wanted & 0xFF)
+    return wanted
+
+
+def _walk_legacy(
+    memory: PhysicalMemory, mode: Mode, address: int, access: int, user: bool, mask: int, mark: bool
+) -> Translation:
+    """PAE and 32-bit paging (AMD64 APM volume 2, 5.2)."""
+    address &= 0xFFFF_FFFF
+    pae = bool(mode.cr4 & CR4_PAE)
+    rights, executable = WRITABLE | USER, True
+    if pae:  # an entry of the top table holds neither permissions nor an accessed bit
+        top = _entry(memory, mode, address, access, user, (mode.cr3 & 0xFFFF_FFE0) + (address >> 30) * 8, 8)
+        table, shift, width = top & ADDRESS_MASK & ~mask, 21, 8
+    else:
+        table, shift, width = mode.cr3 & 0xFFFF_F000, 22, 4
+    while True:
+        slot = table + ((address >> shift) * width & 0xFFF)
+        entry = _entry(memory, mode, address, access, user, slot, width)
+        rights &= entry
+        if pae and mode.no_execute and entry & NO_EXECUTE:
+            executable = False
+        if shift == 12 or (entry & LARGE and (pae or mode.cr4 & CR4_PSE)):
+            break
+        if mark and not entry & ACCESSED:
+            memory.set_u8(slot, entry & 0xFF | ACCESSED)
+        table, shift = entry & (ADDRESS_MASK if pae else 0xFFFF_F000) & ~mask, 12
+    _check(mode, address, access, user, rights, executable)
     if mark:
-        wanted = entry | ACCESSED | (DIRTY if access == WRITE else 0)
-        if wanted != entry:
-            memory.set_u8(slot, wanted & 0xFF)
-            entry = wanted
-    size = 1 << shift
-    frame = entry & (ADDRESS_MASK if width == 8 else 0xFFFF_F000)
-    encrypted = bool(frame & mask)
-    frame = (frame & ~mask & ~(size - 1)) | (address & (size - 1) & ~0xFFF)
-    may_write = writable or not (user or mode.write_protect)
-    return Translation(frame, may_write, executable, allow_user, bool(entry & DIRTY), encrypted)
+        entry = _mark(memory, slot, entry, access)
+    inside = (1 << shift) - 1
+    frame = entry & (ADDRESS_MASK if pae else 0xFFFF_F000) & ~mask & ~inside | address & inside & ~0xFFF
+    may_write = bool(rights & WRITABLE) or not (user or mode.write_protect)
+    return Translation(frame, may_write, executable, bool(rights & USER), bool(entry & DIRTY), bool(entry & mask))
+
+
+def _entry(memory: PhysicalMemory, mode: Mode, address: int, access: int, user: bool, slot: int, width: int) -> int:
+    """The present entry of `width` bytes at physical `slot`; PageFault."""
+    if not memory.is_ram(slot):
+        raise _fault(mode, address, access, user, FAULT_RESERVED | FAULT_PRESENT)
+    entry = memory.u64(slot) if width == 8 else memory.u32(slot)
+    if not entry & PRESENT:
+        raise _fault(mode, address, access, user, 0)
+    return entry
+
+
+def _entries(first: int, count: int, step: int) -> bytes:
+    """`count` table entries: `first`, and each `step` further than the one before."""
+    return struct.pack(f"<{count}Q", *range(first, first + count * step, step))
 
 
 class IdentityMap:
@@ -159,17 +210,13 @@ class IdentityMap:
         self.size = self.size_for(end)
         directories = base + 4096 * (1 + pointer_tables)
         flags = PRESENT | WRITABLE
-        for index in range(pointer_tables):
-            memory.set_u64(base + 8 * index, (base + 4096 * (1 + index)) | flags | mask)
-        for index in range(gibibytes):
-            memory.set_u64(base + 4096 + 8 * index, (directories + 4096 * index) | flags | mask)
-            first = index << 30
-            if mask:
-                pages = range(first, first + (1 << 30), LARGE_PAGE)
-                entries = [page | flags | LARGE | (mask if memory.is_ram(page) else 0) for page in pages]
-            else:
-                entries = [(first + (n << 21)) | flags | LARGE for n in range(512)]
-            memory.write(directories + 4096 * index, b"".join(e.to_bytes(8, "little") for e in entries))
+        memory.write(base, _entries(base + 4096 | flags | mask, pointer_tables, 4096))
+        memory.write(base + 4096, _entries(directories | flags | mask, gibibytes, 4096))
+        memory.write(directories, _entries(flags | LARGE, 512 * gibibytes, LARGE_PAGE))
+        if mask:
+            for start, size in ((0, memory.low_size), (HIGH_START, memory.high_size)):
+                at = directories + 8 * (start // LARGE_PAGE)
+                memory.write(at, _entries(start | flags | LARGE | mask, size // LARGE_PAGE, LARGE_PAGE))
         self._directories = directories
         self._spare = base + 4096 * (1 + pointer_tables + gibibytes)
         self._spare_end = base + self.size
@@ -210,8 +257,7 @@ class IdentityMap:
             table, self._spare = self._spare, self._spare + 4096
             first = address & ~(LARGE_PAGE - 1)
             encrypted = entry & self.mask
-            for n in range(512):
-                memory.set_u64(table + 8 * n, (first + (n << 12)) | PRESENT | WRITABLE | encrypted)
+            memory.write(table, _entries(first | PRESENT | WRITABLE | encrypted, 512, 4096))
             memory.set_u64(slot, table | PRESENT | WRITABLE | self.mask)
             entry = table
         return (entry & ADDRESS_MASK & ~self.mask) + 8 * ((address >> 12) & 0x1FF)
