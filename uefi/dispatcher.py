@@ -2,10 +2,11 @@
 
 Each slot of a service table points at a stub of its own, 8 bytes: `mov eax, number; out SERVICE_PORT, eax; ret`. The number says
 which service it is (after SetVirtualAddressMap addresses change, numbers do not), and the OUT hands it over for nothing.
-Stubs of runtime services lie in runtime memory, all others in boot services memory.
+Stubs of runtime services lie in runtime memory, all others in boot services memory. They are written a block at a time, before
+any is given out: a write to a page that the guest has executed would drop all translated code.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
@@ -23,8 +24,8 @@ SERVICE_PORT = 0xE6
 RETURN_PORT = 0xE7
 INTERRUPT_PORT = 0xE5
 STUB_SIZE = 8
-PAGES = 8
-_PER_REGION = PAGES * 4096 // STUB_SIZE
+_BLOCK_PAGES = 2
+_PER_BLOCK = _BLOCK_PAGES * 4096 // STUB_SIZE
 
 POLLS = frozenset(
     (
@@ -72,10 +73,12 @@ class Dispatcher:
 
     def __init__(self, firmware: "Firmware") -> None:
         self._firmware = firmware
-        self.services: list[Service] = []
+        self._services: dict[int, Service] = {}
         self.objects: dict[int, Interface] = {}
         self._stubs: dict[tuple[type, int, int], int] = {}
-        self._free: dict[bool, tuple[int, int]] = {}
+        self._numbers = 0
+        self._unused: dict[bool, Iterator[tuple[int, int]]] = {True: iter(()), False: iter(())}
+        self._code = self._code_end = 0
         self.before: Observer | None = None
         self.after: Callable[[Cpu, Service, Any], None] | None = None
         self._warned: set[str] = set()
@@ -94,31 +97,41 @@ class Dispatcher:
         address = self._stubs.get(key)
         if address is None:
             runtime = owner.MEMORY_TYPE in mt.RUNTIME_TYPES
-            number = len(self.services)
-            self.services.append(Service(table, slot, owner, runtime))
-            code = b"\xb8" + number.to_bytes(4, "little") + bytes((0xE7, SERVICE_PORT, 0xC3))
-            address = self.code(code, runtime)
+            stub = next(self._unused[runtime], None)
+            if stub is None:
+                self._unused[runtime] = self._block(runtime)
+                stub = next(self._unused[runtime])
+            number, address = stub
+            self._services[number] = Service(table, slot, owner, runtime)
             self._stubs[key] = address
         return address
 
-    def code(self, code: bytes, runtime: bool = False) -> int:
-        """Place a few bytes of machine code (rounded up to 8) in stub memory."""
-        size = -(-len(code) // STUB_SIZE) * STUB_SIZE
-        at, end = self._free.get(runtime, (0, 0))
-        if at + size > end:
-            at = self._firmware.pages(PAGES, mt.RUNTIME_CODE if runtime else mt.BOOT_CODE)
-            end = at + PAGES * 4096
+    def _block(self, runtime: bool) -> "Iterator[tuple[int, int]]":
+        """Pages full of new stubs: their numbers and addresses."""
+        at = self._firmware.pages(_BLOCK_PAGES, mt.RUNTIME_CODE if runtime else mt.BOOT_CODE)
+        numbers = range(self._numbers, self._numbers + _PER_BLOCK)
+        self._numbers = numbers.stop
+        out_and_return = bytes((0xE7, SERVICE_PORT, 0xC3))
+        code = b"".join(b"\xb8" + number.to_bytes(4, "little") + out_and_return for number in numbers)
         self._firmware.memory.write(at, code)
-        self._free[runtime] = (at + size, end)
-        return at
+        return zip(numbers, range(at, at + len(code), STUB_SIZE), strict=True)
+
+    def code(self, code: bytes) -> int:
+        """Place a few bytes of machine code in boot services memory, at a multiple of 8. Before the guest runs."""
+        size = -(-len(code) // STUB_SIZE) * STUB_SIZE
+        if self._code + size > self._code_end:
+            self._code = self._firmware.pages(1, mt.BOOT_CODE)
+            self._code_end = self._code + 4096
+        address, self._code = self._code, self._code + size
+        self._firmware.memory.write(address, code)
+        return address
 
     def _trap(self, cpu: Cpu, _offset: int, _size: int, number: int) -> None:
         """A service stub executed its OUT."""
         rcx, rdx, r8, r9, rsp = cpu.arguments()
         firmware = self._firmware
-        try:
-            service = self.services[number]
-        except IndexError:
+        service = self._services.get(number)
+        if service is None:
             return cpu.set(reg.RAX, Status.INVALID_PARAMETER)
         count = service.count
         depth = len(firmware.calls.stack)

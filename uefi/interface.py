@@ -91,9 +91,10 @@ class Interface:
         if address is None:
             address = firmware.pool(self.SIZE, self.MEMORY_TYPE)
         self.address = address
-        firmware.memory.write(address, bytes(self.SIZE))
+        table = bytearray(self.SIZE)
         for slot in self.SLOTS:
-            self.put_u64(slot.offset, firmware.dispatcher.stub(self, slot))
+            table[slot.offset : slot.offset + 8] = firmware.dispatcher.stub(self, slot).to_bytes(8, "little")
+        firmware.memory.write(address, table)
         firmware.dispatcher.objects[address] = self
         self.fill()
         return address
