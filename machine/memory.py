@@ -17,6 +17,8 @@ PAGE = 4096
 HOLE_START = 0xC000_0000
 HIGH_START = 0x1_0000_0000
 MINIMUM = 64 << 20
+_WORTH_DISCARDING = 64 << 10
+"""Bytes of zeros from which on it is quicker to give pages back, and to get fresh ones where they are needed again."""
 MAXIMUM = 1 << 40
 
 _U16 = struct.Struct("<H")
@@ -83,10 +85,16 @@ class PhysicalMemory:
     def fill(self, address: int, size: int, value: int = 0) -> None:
         """Set `size` bytes at physical `address` to `value`, in pieces of at most 1 MiB."""
         start = self.offset(address, size)
-        block = bytes([value]) * min(size, 1 << 20)
-        for at in range(start, start + size, 1 << 20):
-            n = min(1 << 20, start + size - at)
-            self.view[at : at + n] = block[:n]
+        if not value and size >= _WORTH_DISCARDING:
+            first, last = -(-start // PAGE) * PAGE, (start + size) // PAGE * PAGE
+            self._map.madvise(mmap.MADV_REMOVE, first, last - first)
+            self.view[start:first] = bytes(first - start)
+            self.view[last : start + size] = bytes(start + size - last)
+        else:
+            block = bytes([value]) * min(size, 1 << 20)
+            for at in range(start, start + size, 1 << 20):
+                n = min(1 << 20, start + size - at)
+                self.view[at : at + n] = block[:n]
         self.wrote(address, size)
 
     def discard(self, address: int, size: int) -> None:
