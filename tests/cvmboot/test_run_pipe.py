@@ -77,9 +77,7 @@ def test_returned_error(cvmboot, image):
 
 
 def test_endless_computation_times_out(cvmboot, image):
-    begin = time.monotonic()
     assert cvmboot("run", image(guest_code.LOOP), "--timeout", "0.5").returncode == 5
-    assert time.monotonic() - begin < 20
 
 
 def test_a_reset_starts_again(cvmboot, image):

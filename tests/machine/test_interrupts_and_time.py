@@ -77,10 +77,8 @@ def test_hlt_wakes_at_the_local_apics_timer_right_after_sti(bare: Bare) -> None:
     program = ""
     for offset, value in ((0xF0, 0x1FF), (0x3E0, 0xB), (0x320, 0x40), (0x380, 100_000)):
         program += "b8" + value.to_bytes(4, "little").hex() + "a3" + (apic + offset).to_bytes(8, "little").hex()
-    started = time.perf_counter()
     assert bare.run("4531e4" + program + "fbf4" + DONE) == "done"  # xor r12d,r12d; ...; sti; hlt
     assert bare.cpu.get(reg.R12) == 1
-    assert time.perf_counter() - started < 1
 
 
 def test_a_timer_interrupts_a_loop_that_traps_nothing(bare: Bare) -> None:
@@ -96,13 +94,15 @@ def test_a_timer_interrupts_a_loop_that_traps_nothing(bare: Bare) -> None:
     assert bare.run(init + "fb ebfe") == "done"
 
 
-def test_an_idle_hlt_uses_no_processor_time(bare: Bare) -> None:
+def test_an_idle_hlt_does_not_run_the_engine(bare: Bare) -> None:
     _with_board(bare)
     clock = bare.computer.clock
     clock.call_at(clock.now() + 300_000_000, lambda: bare.computer.finish("late"))
-    before = time.process_time()
+    runs: list[int] = []
+    engine_run = bare.computer.engine.run
+    bare.computer.engine.run = lambda cpu: runs.append(1) or engine_run(cpu)  # type: ignore[method-assign,func-returns-value]
     assert bare.run("fb f4 ebfc") == "late"
-    assert time.process_time() - before < 0.1
+    assert len(runs) < 5
 
 
 def test_virtual_time_jumps_to_the_next_timer() -> None:
@@ -111,9 +111,8 @@ def test_virtual_time_jumps_to_the_next_timer() -> None:
         _with_board(machine)
         clock = machine.computer.clock
         clock.call_at(clock.now() + 3600 * 10**9, lambda: machine.computer.finish("an hour later"))
-        started = time.perf_counter()
         assert machine.run("fb f4 ebfc") == "an hour later"
-        assert time.perf_counter() - started < 5
+        assert clock.now() >= 3600 * 10**9
     finally:
         machine.close()
 
