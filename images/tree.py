@@ -328,15 +328,13 @@ class File:
     def delete(self) -> None:
         """Delete(): removes the file or empty directory.
 
-        Raises AccessDenied (root, opened or marked read-only), DirectoryNotEmpty, WriteProtected: all of them are
+        Raises AccessDenied (root, opened read-only), DirectoryNotEmpty, WriteProtected: all of them are
         EFI_WARN_DELETE_FAILURE to the guest.
         """
         self._check_alive()
         if self.node.parent is None:
             raise AccessDenied("\\: the root directory cannot be deleted")
         self._check_writable()
-        if not self.node.is_dir and self.node.info().attributes & READ_ONLY:
-            raise AccessDenied(f"{self.path}: the file is marked read-only")
         self.node.remove()
 
     def flush(self) -> None:

@@ -199,9 +199,11 @@ class ImageServices(BootServicesPart):
             firmware.calls.stack.clear()
             firmware.image_done(status)
             return
-        for name, value in (("size_at", image.exit_size if image else 0), ("data_at", image.exit_data if image else 0)):
-            if record.state[name]:
-                firmware.memory.write_u64(record.state[name], value)
+        size_at, data_at = record.state["size_at"], record.state["data_at"]
+        if data_at:  # without a place for the data its size is not told either (7.4.2)
+            firmware.memory.write_u64(data_at, image.exit_data if image else 0)
+            if size_at:
+                firmware.memory.write_u64(size_at, image.exit_size if image else 0)
         if image is not None and (image.is_application or status):
             firmware.images.unload(image)
         firmware.calls.finish(cpu, record, status)

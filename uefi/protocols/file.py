@@ -236,6 +236,8 @@ class File(Interface):
                     raise EfiError(Status.BAD_BUFFER_SIZE)
                 self._volume.set_label(memory.read_ucs2(buffer + _VOLUME.size, (size - _VOLUME.size) // 2))
             elif kind == guids.FILE_SYSTEM_VOLUME_LABEL:
+                if size < 2:
+                    raise EfiError(Status.BAD_BUFFER_SIZE)
                 self._volume.set_label(memory.read_ucs2(buffer, min(size // 2, _MAXIMUM_NAME)))
             else:
                 raise EfiError(Status.UNSUPPORTED)
@@ -252,7 +254,7 @@ class File(Interface):
         name = memory.read_ucs2(buffer + _INFO.size, min((size - _INFO.size) // 2, _MAXIMUM_NAME))
         self._file.set_info(
             name=name,
-            size=None if self._file.is_dir else new_size,
+            size=new_size,
             attributes=attributes,
             created=_ns(created),
             accessed=_ns(accessed),
@@ -275,12 +277,9 @@ class File(Interface):
             raise EfiError(Status.INVALID_PARAMETER)
         memory = self.firmware.memory
         event = memory.read_u64(token)
-        try:
-            status = work()
-        except EfiError as error:
-            status = error.status
-        if not event:
-            return status
+        status = work()
+        if status or not event:
+            return status  # what has not begun is not signaled either
         memory.write_u64(token + 8, status)
         self.firmware.events.signal(event)
         return Status.SUCCESS

@@ -17,7 +17,8 @@ _MODE = struct.Struct("<IIQIIII")
 BAUD_RATE = 115_200
 _DEFAULT = (0, 1_000_000, BAUD_RATE, 16, 8, 1, 1)
 _INPUT_EMPTY, _OUTPUT_EMPTY, _CLEAR_TO_SEND, _DATA_SET_READY, _CARRIER = 0x100, 0x200, 0x10, 0x20, 0x80
-_SETTABLE = 0x1 | 0x2 | 0x1000 | 0x2000 | 0x4000  # DTR, RTS, both loopbacks, hardware flow control
+_LOOPBACK = 0x1000 | 0x2000  # hardware, software
+_SETTABLE = 0x1 | 0x2 | _LOOPBACK | 0x4000  # DTR, RTS, loopback, hardware flow control
 _MAXIMUM_TRANSFER = 1 << 20
 _PARITIES, _STOP_BITS = 5, 3
 
@@ -35,6 +36,7 @@ class SerialIo(Interface):
         self._console = console
         self._control = 0
         self._mode = 0
+        self._looped = bytearray()
 
     def fill(self) -> None:
         """Revision and Mode."""
@@ -47,6 +49,7 @@ class SerialIo(Interface):
     def reset(self, cpu: Cpu) -> int:
         """Back to the default attributes."""
         self._control = 0
+        self._looped.clear()
         self.firmware.memory.write(self._mode, _MODE.pack(*_DEFAULT))
         return Status.SUCCESS
 
@@ -68,6 +71,8 @@ class SerialIo(Interface):
         if control & ~_SETTABLE:
             raise EfiError(Status.UNSUPPORTED)
         self._control = control
+        if not control & _LOOPBACK:
+            self._looped.clear()
         return Status.SUCCESS
 
     @function(0x20, "GetControl(ptr Control)")
@@ -76,7 +81,7 @@ class SerialIo(Interface):
         if not result:
             raise EfiError(Status.INVALID_PARAMETER)
         state = self._control | _OUTPUT_EMPTY | _CLEAR_TO_SEND | _DATA_SET_READY | _CARRIER
-        if not self._console.pending():
+        if not (self._looped if self._control & _LOOPBACK else self._console.pending()):
             self.firmware.computer.idle.input_poll()
             state |= _INPUT_EMPTY
         self.firmware.memory.write_u32(result, state)
@@ -89,7 +94,11 @@ class SerialIo(Interface):
             raise EfiError(Status.INVALID_PARAMETER)
         memory = self.firmware.memory
         size = min(memory.read_u64(size_at), _MAXIMUM_TRANSFER)
-        self._console.write(memory.read(buffer, size))
+        data = memory.read(buffer, size)
+        if self._control & _LOOPBACK:
+            self._looped += data[: _MAXIMUM_TRANSFER - len(self._looped)]
+        else:
+            self._console.write(data)
         memory.write_u64(size_at, size)
         self.firmware.computer.idle.effect()
         return Status.SUCCESS
@@ -102,7 +111,10 @@ class SerialIo(Interface):
         memory = self.firmware.memory
         wanted = memory.read_u64(size_at)
         data = bytearray()
-        while len(data) < wanted and (byte := self._console.read_byte()) is not None:
+        if self._control & _LOOPBACK:
+            data += self._looped[:wanted]
+            del self._looped[:wanted]
+        while not self._control & _LOOPBACK and len(data) < wanted and (byte := self._console.read_byte()) is not None:
             data.append(byte)
         memory.write(buffer, data)
         memory.write_u64(size_at, len(data))
