@@ -65,7 +65,9 @@ class Gateway:
         """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only."""
         selector &= 0xFFF8
         if not 0 < selector < _GATE:
-            raise EngineError(f"a handler in code segment {selector:#x}: only selectors below {_GATE:#x} can be entered")
+            raise EngineError(
+                f"a handler in code segment {selector:#x}: only selectors below {_GATE:#x} can be entered"
+            )
         cpu, library = self._cpu, self._library
         self._prepare(selector)
         kept = [cpu.get(register) for register in _KEPT]

@@ -1,0 +1,475 @@
+"""One processor of the Unicorn engine: its registers, its hooks, and the run of its guest code."""
+
+import ctypes
+import re
+from typing import TYPE_CHECKING, Any
+
+from machine import registers as reg
+from machine.cpu import Fault, GuestException, Stop
+from machine.engine import unicorn_abi as abi
+from machine.engine import unicorn_gateway as gateway
+from machine.engine.unicorn_abi import Batch
+from machine.errors import BadAddress, EngineError
+from machine.memory import HIGH_START, PhysicalMemory
+from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
+
+if TYPE_CHECKING:
+    from machine.engine.unicorn import UnicornEngine
+
+_ACCESS = {abi.MEM_READ: READ, abi.MEM_WRITE: WRITE, abi.MEM_FETCH: FETCH}
+_VOID_PAGE = HIGH_START - 0x1000  # physical addresses beyond everything are sent here: reads all ones
+_MSR_EFER = 0xC000_0080
+
+# Instructions that Unicorn executes without asking anybody: each possible first byte gets a hook of its own.
+# RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
+_TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
+_LONGEST = 5
+
+
+class UnicornCpu:
+    """One processor of the Unicorn engine, an instance of the library each."""
+
+    def __init__(self, engine: "UnicornEngine", index: int) -> None:
+        self.index = index
+        self.fault: Fault | None = None
+        self.error: BaseException | None = None
+        self._engine = engine
+        self._lib = lib = engine.library
+        self._handlers = engine.handlers
+        handle = ctypes.c_void_p()
+        lib.check(lib.open(abi.ARCH_X86, abi.MODE_64, ctypes.byref(handle)), "open")
+        self.handle = handle
+        self._scratch = ctypes.create_string_buffer(64)
+        self._value = ctypes.c_uint64.from_buffer(self._scratch)
+        self._value_at = ctypes.addressof(self._scratch)
+        self._arguments = Batch((reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
+        self._control = Batch((reg.CR0, reg.CR3, reg.CR4, reg.CS))
+        self._general = Batch(reg.GENERAL)
+        self._mode_key: tuple[int, int, int] | None = None
+        self._mode: Mode | None = None
+        self._efer = 0
+        self._hooked: set[int] = set()
+        # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
+        self._unknown: dict[int, bytes] = {}
+        self._keep: list[object] = []
+        self._stale = False
+        self._ctl(abi.CTL_CPU_MODEL, ctypes.c_int(abi.CPU_X86_EPYC_ROME))
+        self._ctl(abi.CTL_TLB_TYPE, ctypes.c_int(abi.TLB_VIRTUAL))
+        self._map(engine.memory)
+        self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
+        self._install_hooks()
+        self._gateway: gateway.Gateway | None = None
+        self._calling = False
+
+    def _ctl(self, control: int, *arguments: Any) -> None:
+        self._lib.check(self._lib.ctl(self.handle, ctypes.c_int(control & 0xFFFFFFFF), *arguments), "ctl")
+
+    def _map(self, memory: PhysicalMemory) -> None:
+        lib = self._lib
+        lib.check(lib.mem_map_ptr(self.handle, 0, memory.low_size, abi.PROT_ALL, memory.host_address), "map low RAM")
+        if memory.high_size:
+            host = memory.host_address + memory.low_size
+            lib.check(lib.mem_map_ptr(self.handle, HIGH_START, memory.high_size, abi.PROT_ALL, host), "map high RAM")
+        hole = memory.low_size
+        read = abi.MMIO_READ_CALLBACK(lambda _uc, offset, size, _user: self._mmio_read(hole + offset, size))
+        write = abi.MMIO_WRITE_CALLBACK(
+            lambda _uc, offset, size, value, _user: self._mmio_write(hole + offset, size, value)
+        )
+        self._keep += [read, write]
+        lib.check(lib.mmio_map(self.handle, hole, HIGH_START - hole, read, None, write, None), "map the MMIO hole")
+
+    def _hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> None:
+        self._keep.append(callback)
+        number = ctypes.c_size_t()
+        code = self._lib.hook_add(
+            self.handle,
+            ctypes.byref(number),
+            ctypes.c_int(kind),
+            callback,
+            None,
+            ctypes.c_uint64(begin),
+            ctypes.c_uint64(end),
+            *extra,
+        )
+        self._lib.check(code, "hook")
+
+    def _install_hooks(self) -> None:
+        self._hook(abi.HOOK_TLB_FILL, abi.TLB_CALLBACK(self._fill))
+        self._hook(abi.HOOK_INTR, abi.INTR_CALLBACK(self._interrupt))
+        self._hook(abi.HOOK_INSN_INVALID, abi.INVALID_CALLBACK(self._invalid))
+        self._hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
+        self._hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
+        self._hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
+        self._hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
+        self._trap = abi.CODE_CALLBACK(self._trapped)
+
+    # -- registers
+
+    def get(self, register: int) -> int:
+        """Read one register."""
+        self._value.value = 0
+        self._lib.reg_read(self.handle, abi.REGISTERS[register], self._value_at)
+        return self._value.value
+
+    def set(self, register: int, value: int) -> None:
+        """Write one register."""
+        self._value.value = value
+        self._lib.reg_write(self.handle, abi.REGISTERS[register], self._value_at)
+
+    def arguments(self) -> tuple[int, int, int, int, int]:
+        """RCX, RDX, R8, R9, RSP."""
+        batch = self._arguments
+        self._lib.reg_read_batch(self.handle, batch.numbers, batch.pointers, 5)
+        values = batch.values
+        return values[0], values[1], values[2], values[3], values[4]
+
+    def general(self) -> list[int]:
+        """RAX to R15, RIP, RFLAGS by one call."""
+        batch = self._general
+        self._lib.reg_read_batch(self.handle, batch.numbers, batch.pointers, batch.count)
+        return batch.values[: batch.count]
+
+    def read_msr(self, index: int) -> int:
+        """Read an MSR that Unicorn keeps."""
+        if index == _MSR_EFER:
+            return self._efer
+        record = abi.Msr(index, 0)
+        self._lib.reg_read(self.handle, abi.REG_MSR, ctypes.addressof(record))
+        value: int = record.value
+        return value
+
+    def write_msr(self, index: int, value: int) -> None:
+        """Write an MSR that Unicorn keeps."""
+        if index == _MSR_EFER:
+            self._efer = value
+            self._mode_key = None
+        record = abi.Msr(index, value)
+        self._lib.reg_write(self.handle, abi.REG_MSR, ctypes.addressof(record))
+
+    _TABLES = {"gdtr": abi.REG_GDTR, "idtr": abi.REG_IDTR, "tr": abi.REG_TR}  # noqa: RUF012
+
+    def table(self, name: str) -> tuple[int, int]:
+        """(base, limit) of a descriptor table register or TR."""
+        record = abi.Mmr()
+        self._lib.reg_read(self.handle, self._TABLES[name], ctypes.addressof(record))
+        return record.base, record.limit
+
+    def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
+        """Load a descriptor table register or TR."""
+        record = abi.Mmr(selector, base, limit, 0x8B00 if name == "tr" else 0)
+        self._lib.reg_write(self.handle, self._TABLES[name], ctypes.addressof(record))
+
+    _VECTORS = (
+        *((f"xmm{n}", abi.REG_XMM0 + n, 16) for n in range(16)),
+        *((f"fp{n}", abi.REG_FP0 + n, 10) for n in range(8)),
+    )
+    _SCALARS = (reg.FS_BASE, reg.GS_BASE, reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG)
+
+    def save(self) -> dict[str, Any]:
+        """All state that interrupted guest code can notice, as plain data."""
+        state: dict[str, Any] = {"general": self.general(), "scalars": [self.get(r) for r in self._SCALARS]}
+        for name, number, size in self._VECTORS:
+            self._lib.reg_read(self.handle, number, self._value_at)
+            state[name] = self._scratch.raw[:size]
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        for register, value in zip(reg.GENERAL, state["general"], strict=True):
+            self.set(register, value)
+        for register, value in zip(self._SCALARS, state["scalars"], strict=True):
+            self.set(register, value)
+        for name, number, size in self._VECTORS:
+            ctypes.memmove(self._value_at, state[name], size)
+            self._lib.reg_write(self.handle, number, self._value_at)
+
+    # -- what the library calls back; an exception must not cross it, so it is kept and stops the run
+
+    def _failed(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        self._lib.emu_stop(self.handle)
+
+    def _raise(self, fault: Fault) -> None:
+        self.fault = fault
+        self._lib.emu_stop(self.handle)
+
+    def mode(self) -> Mode:
+        """The paging mode as the control registers have it now."""
+        batch = self._control
+        self._lib.reg_read_batch(self.handle, batch.numbers, batch.pointers, 4)
+        values = batch.values
+        key = (values[0], values[1], values[2])
+        if key != self._mode_key or self._mode is None:
+            self._mode_key = key
+            self._mode = Mode(*key, self._efer)
+        return self._mode
+
+    def _fill(self, _uc: int, address: int, kind: int, entry: Any, _user: int) -> bool:
+        try:
+            mode = self.mode()
+            access = _ACCESS[kind]
+            user = self._control.values[3] & 3 == 3
+            page = address & ~0xFFF
+            if page == gateway.LINEAR and self._gateway is not None:
+                entry[0].paddr = gateway.PHYSICAL
+                entry[0].perms = abi.PROT_ALL
+                return True
+            found = self._handlers.translate(self, mode, address, access, user)
+            physical = found.physical
+            memory = self._engine.memory
+            frame = physical >> 12
+            if access == FETCH:
+                self._unknown.clear()
+                if memory.is_ram(physical):
+                    memory.code_pages.add(frame)
+                    self._trap_page(mode, page, physical)
+                perms = abi.PROT_READ | abi.PROT_EXEC
+            elif access == WRITE:
+                perms = abi.PROT_READ | abi.PROT_WRITE
+            elif frame in memory.code_pages:
+                perms = abi.PROT_READ | abi.PROT_EXEC if found.executable else abi.PROT_READ
+            else:
+                perms = abi.PROT_READ | (abi.PROT_WRITE if found.dirty and found.writable else 0)
+            if physical >= HIGH_START and not memory.is_ram(physical):
+                physical = _VOID_PAGE
+            target = entry[0]
+            target.paddr = physical
+            target.perms = perms
+        except PageFault as fault:
+            self.fault = Fault(14, fault.error_code, fault.address)
+            return False
+        except NonCanonical:
+            self.fault = Fault(13, 0)
+            return False
+        except BaseException as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
+        """Guest code bytes at a linear address, as far as they are mapped."""
+        try:
+            found = self._handlers.look(mode, address)
+            return self._engine.memory.read(found.physical + (address & 0xFFF), size)
+        except (PageFault, NonCanonical, BadAddress):
+            return b""
+
+    def _trap_page(self, mode: Mode, page: int, physical: int) -> None:
+        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of."""
+        before = self._bytes_at(mode, page - (_LONGEST - 1), _LONGEST - 1) if page else b""
+        body = self._engine.memory.read(physical, 4096)
+        after = self._bytes_at(mode, page + 4096, _LONGEST - 1)
+        text = before + body + after
+        first = page - len(before)
+        for match in _TRAPPED.finditer(text):
+            at = match.start()
+            starts = [at]
+            if text[at + 1] == 0xC7:  # the register forms take prefixes
+                while at and len(starts) < 3 and (0x40 <= text[at - 1] <= 0x4F or text[at - 1] == 0x66):
+                    at -= 1
+                    starts.append(at)
+            for start in starts:
+                address = first + start
+                if address not in self._hooked:
+                    self._hooked.add(address)
+                    self._hook(abi.HOOK_CODE, self._trap, address, address)
+
+    def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
+        try:
+            code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - (address & 0xFFF)))
+            if len(code) < size:
+                code += self._bytes_at(self.mode(), address + len(code), size - len(code))
+            self._emulate(code, address + len(code))
+        except BaseException as error:
+            self._failed(error)
+
+    def _emulate(self, code: bytes, following: int) -> None:
+        handlers = self._handlers
+        if code in (b"\x0f\x31", b"\x0f\x01\xf9"):
+            value = handlers.read_tsc(self)
+            self.set(reg.RAX, value & 0xFFFF_FFFF)
+            self.set(reg.RDX, value >> 32)
+            if len(code) == 3:
+                self.set(reg.RCX, (handlers.read_msr(self, 0xC000_0103) or 0) & 0xFFFF_FFFF)
+        elif code == b"\x0f\x32":
+            answer = handlers.read_msr(self, self.get(reg.RCX) & 0xFFFF_FFFF)
+            if answer is None:
+                return self._raise(Fault(13, 0))
+            self.set(reg.RAX, answer & 0xFFFF_FFFF)
+            self.set(reg.RDX, answer >> 32)
+        elif code == b"\x0f\x30":
+            value = (self.get(reg.RDX) & 0xFFFF_FFFF) << 32 | self.get(reg.RAX) & 0xFFFF_FFFF
+            if not handlers.write_msr(self, self.get(reg.RCX) & 0xFFFF_FFFF, value):
+                return self._raise(Fault(13, 0))
+        elif (at := code.find(b"\x0f\xc7")) >= 0 and len(code) == at + 3:
+            rex = code[at - 1] if at and 0x40 <= code[at - 1] <= 0x4F else 0
+            size = 8 if rex & 8 else 2 if 0x66 in code[:at] else 4
+            register = (code[at + 2] & 7) | (8 if rex & 1 else 0)
+            value = handlers.random(self, size)
+            if size == 2:
+                value |= self.get(register) & ~0xFFFF
+            self.set(register, value)
+            flags = self.get(reg.RFLAGS) & ~0x8D5  # OF, SF, ZF, AF, PF, CF cleared ...
+            self.set(reg.RFLAGS, flags | reg.RFLAGS_CF)  # ... but CF says that the number is good
+        else:
+            return None  # another instruction stands there now, or the bytes were data
+        self.set(reg.RIP, following)
+        return None
+
+    def _interrupt(self, _uc: int, vector: int, _user: int) -> None:
+        try:
+            rip = self.get(reg.RIP)
+            mode = self.mode()
+            software = vector in (3, 4) or self._bytes_at(mode, rip - 2, 2) == bytes((0xCD, vector & 0xFF))
+            code = 0 if vector in (8, 10, 11, 12, 13, 17) and not software else None
+            self._raise(Fault(vector, code, software=software))
+        except BaseException as error:
+            self._failed(error)
+
+    def _invalid(self, _uc: int, _user: int) -> bool:
+        try:
+            rip = self.get(reg.RIP)
+            code = self._unknown.get(rip, b"")
+            if not code:
+                mode = self.mode()
+                room = 4096 - (rip & 0xFFF)
+                code = self._bytes_at(mode, rip, min(15, room))
+                if room < 15:
+                    code += self._bytes_at(mode, rip + room, 15 - room)
+                self._unknown[rip] = code
+            length = self._handlers.trap_instruction(self, code)
+            if length:
+                self.set(reg.RIP, rip + length)
+                return True
+            self.fault = Fault(6)
+        except GuestException as raised:
+            self.fault = raised.fault
+        except BaseException as error:
+            self._failed(error)
+        return False
+
+    def _port_in(self, _uc: int, port: int, size: int, _user: int) -> int:
+        try:
+            return self._handlers.port_read(self, port, size)
+        except BaseException as error:
+            self._failed(error)
+            return 0
+
+    def _port_out(self, _uc: int, port: int, size: int, value: int, _user: int) -> None:
+        try:
+            self._handlers.port_write(self, port, size, value)
+        except BaseException as error:
+            self._failed(error)
+
+    def _mmio_read(self, address: int, size: int) -> int:
+        try:
+            return self._handlers.mmio_read(self, address, size)
+        except BaseException as error:
+            self._failed(error)
+            return 0
+
+    def _mmio_write(self, address: int, size: int, value: int) -> None:
+        try:
+            self._handlers.mmio_write(self, address, size, value)
+        except BaseException as error:
+            self._failed(error)
+
+    def _cpuid(self, _uc: int, _user: int) -> int:
+        try:
+            leaf, subleaf = self.get(reg.RAX) & 0xFFFF_FFFF, self.get(reg.RCX) & 0xFFFF_FFFF
+            eax, ebx, ecx, edx = self._handlers.cpuid(self, leaf, subleaf)
+            self.set(reg.RAX, eax)
+            self.set(reg.RBX, ebx)
+            self.set(reg.RCX, ecx)
+            self.set(reg.RDX, edx)
+        except BaseException as error:
+            self._failed(error)
+        return 1
+
+    def _syscall(self, _uc: int, _user: int) -> None:
+        """Unicorn's own SYSCALL does nothing but go on behind itself: stop, and do its work between two runs."""
+        self._calling = True
+        self._lib.emu_stop(self.handle)
+
+    def _enter_system(self) -> bool:
+        """SYSCALL in long mode (AMD64 APM volume 3); RIP is behind the instruction. False, and #UD, if it is not enabled."""
+        self._calling = False
+        returning = self.get(reg.RIP)
+        if not self._efer & EFER_SCE:
+            self.set(reg.RIP, returning - 2)
+            self.fault = Fault(6)
+            return False
+        star = self.read_msr(0xC000_0081)
+        flags = self.get(reg.RFLAGS)
+        selector = star >> 32 & 0xFFFC
+        if self.get(reg.CS) & 3:
+            self.enter_ring0(selector)
+        else:
+            self.set(reg.CS, selector)
+        self.set(reg.SS, selector + 8)
+        self.set(reg.RCX, returning)
+        self.set(reg.R11, flags & ~reg.RFLAGS_RF)
+        self.set(reg.RFLAGS, flags & ~(self.read_msr(0xC000_0084) | reg.RFLAGS_RF))
+        self.set(reg.RIP, self.read_msr(0xC000_0082))
+        return True
+
+    # -- running
+
+    def start(self, count: int = 0) -> Stop:
+        """Run from RIP; `count` instructions at most if not 0."""
+        self.fault = None
+        while True:
+            code = self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, count)
+            if self._stale:
+                self.flush_code()
+            if not self._calling or self.error is not None:
+                break
+            if not self._enter_system():
+                return Stop.EXCEPTION
+            if self._engine.stopping or count:
+                return Stop.KICKED
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        if self.fault is not None:
+            return Stop.EXCEPTION
+        if code != abi.ERR_OK:
+            rip = self.get(reg.RIP)
+            raise EngineError(f"unicorn stopped at {rip:#x}: {self._lib.strerror(code).decode()} ({code})")
+        if self._engine.stopping or count:
+            # HLT and a stop look alike; the byte before RIP tells which it was.
+            halted = self._bytes_at(self.mode(), self.get(reg.RIP) - 1, 1) == b"\xf4"
+            return Stop.HALTED if halted else Stop.KICKED
+        return Stop.HALTED
+
+    def enter_ring0(self, selector: int) -> None:
+        """Ring 0 with CS = `selector` and a null SS, as an interrupt from ring 3 finds them. Between two runs only."""
+        if self._gateway is None:
+            self._gateway = gateway.Gateway(self._lib, self)
+        self._gateway.enter(selector)
+
+    def flush_code(self) -> None:
+        """Drop all translated code. Not while the CPU runs."""
+        self._stale = False
+        self._ctl(abi.CTL_TB_FLUSH)
+
+    def stop_and_flush_code(self) -> None:
+        """The same while it runs: end the run, and drop the code then.
+
+        A stop finds the place where the guest stands through the translated block. Without that the guest would go on
+        at the beginning of the instruction whose trap is being handled, and trap again.
+        """
+        self._stale = True
+        self._lib.emu_stop(self.handle)
+
+    def flush_translations(self) -> None:
+        """Drop all TLB entries."""
+        self._ctl(abi.CTL_TLB_FLUSH)
+
+    def close(self) -> None:
+        """Free the instance."""
+        self._lib.close(self.handle)
+        if self._gateway is not None:
+            self._gateway.close()
+        self._keep.clear()
