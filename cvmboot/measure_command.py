@@ -1,0 +1,201 @@
+"""`cvmboot measure`: the launch digest that a firmware has on a real host, and why a report shows another one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.measure_settings import SCHEMA, Settings, measuring, read_file, read_settings
+
+_EPILOG = """Examples:
+
+\b
+  cvmboot measure --ovmf OVMF.fd --vcpus 4 --vcpu-type EPYC-v4
+  cvmboot measure --ovmf OVMF.amdsev.fd --vcpu-type EPYC-Genoa --kernel vmlinuz --initrd initrd --append "console=ttyS0"
+  cvmboot measure --ovmf OVMF.fd --vmm ec2 --vcpus 2 --json
+  cvmboot measure --ovmf OVMF.fd --explain 329c8ce0972a...
+  cvmboot measure inspect OVMF.fd
+"""
+_HELP = """Compute the launch digest (MEASUREMENT of a report) of a guest. With --explain, find the settings that give one.
+
+Exit status: 0; 1 an error of ours, or a file that cannot be measured; 2 wrong usage; 7 --explain found nothing.
+"""
+app = typer.Typer(help=_HELP, epilog=_EPILOG, invoke_without_command=True)
+
+
+def _show(settings: Settings, as_json: bool) -> None:
+    from base64 import b64encode
+
+    from sev.measure import GuestFeatures
+    from sev.measure.snp import firmware_digest
+
+    digest = settings.digest()
+    if not as_json:
+        sys.stdout.write(digest.hex() + "\n")
+        return
+    kernel = settings.kernel_hashes
+    features = GuestFeatures({"snp": 1 if settings.svsm is not None else settings.features}.get(settings.mode, 0))
+    has_processors = settings.mode in ("snp", "sev-es")
+    plain = {
+        "schema": SCHEMA,
+        "digest": digest.hex(),
+        "digest_base64": b64encode(digest).decode(),
+        "mode": settings.mode,
+        "svsm": settings.svsm is not None,
+        "vmm": settings.vmm.name if has_processors else None,
+        "vcpus": settings.vcpus if has_processors else None,
+        "vcpu_signature": f"{settings.signature:#010x}" if has_processors and settings.signature is not None else None,
+        "guest_features": f"{int(features):#x}" if settings.mode == "snp" else None,
+        "guest_features_set": [name for name, is_set in features.named.items() if is_set],
+        "kernel_hashes": None
+        if kernel is None
+        else {
+            "kernel": kernel.kernel.hex(),
+            "initrd": kernel.initrd.hex(),
+            "command_line": kernel.command_line.hex(),
+        },
+        "firmware": {
+            "size": len(settings.firmware.data),
+            "address": f"{settings.firmware.gpa:#x}",
+            "sha384": settings.firmware.sha384,
+            "snp_ovmf_hash": (settings.firmware_hash or firmware_digest(settings.firmware).value).hex(),
+        },
+    }
+    sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+
+
+def _dump_vmsa(settings: Settings, folder: Path) -> None:
+    started = settings.processors()
+    if started is None:
+        raise UsageError(f"--dump-vmsa: --mode {settings.mode} measures no processors")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, page in enumerate(started.pages()):
+            (folder / f"vmsa{index}.bin").write_bytes(page)
+    except OSError as error:
+        raise CvmbootError(f"{error.filename}: {error.strerror}") from None
+
+
+def _igvm(path: Path, as_json: bool) -> None:
+    from sev.measure.igvm import LARGEST_FILE, Igvm
+
+    with measuring(str(path)):
+        file = Igvm(read_file(path, LARGEST_FILE))
+        digest = file.launch_digest()
+    block = file.id_block_digest
+    if block is not None and block != digest:
+        from cvmboot.cli import complain
+
+        complain(f"{path}: warning: its ID block wants the launch digest {block.hex()}; no host will start it")
+    if as_json:
+        policy = None if file.guest_policy is None else f"{file.guest_policy:#x}"
+        plain = {
+            "schema": SCHEMA,
+            "digest": digest.hex(),
+            "mode": "igvm",
+            "guest_policy": policy,
+            "id_block_digest": None if block is None else block.hex(),
+        }
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+    else:
+        sys.stdout.write(digest.hex() + "\n")
+
+
+_Path = Path | None
+_Text = str | None
+
+
+@app.callback()
+def measure(
+    context: typer.Context,
+    ovmf: Annotated[_Path, typer.Option("--ovmf", help="The firmware image.", metavar="FILE")] = None,
+    vcpus: Annotated[int, typer.Option("--vcpus", help="Number of processors.", metavar="N")] = 1,
+    vcpu_type: Annotated[
+        _Text, typer.Option("--vcpu-type", help="Processor model by its QEMU name, such as EPYC-v4.", metavar="NAME")
+    ] = None,
+    vcpu_sig: Annotated[
+        _Text, typer.Option("--vcpu-sig", help="Processor signature: EAX of CPUID leaf 1.", metavar="HEX")
+    ] = None,
+    guest_features: Annotated[
+        _Text,
+        typer.Option("--guest-features", help="SEV_FEATURES; default 0x1. Kernels 6.6 to 6.8: 0x21.", metavar="HEX"),
+    ] = None,
+    vmm: Annotated[
+        _Text,
+        typer.Option(
+            "--vmm", help="qemu (default), ec2, gce or krun; qemu-nofpu, ec2-rdx0: older ones.", metavar="KIND"
+        ),
+    ] = None,
+    mode: Annotated[
+        _Text, typer.Option("--mode", help="snp (default), sev-es, sev, or ovmf-hash.", metavar="MODE")
+    ] = None,
+    kernel: Annotated[_Path, typer.Option("--kernel", help="Kernel given to QEMU.", metavar="FILE")] = None,
+    initrd: Annotated[_Path, typer.Option("--initrd", help="Its initial RAM disk.", metavar="FILE")] = None,
+    append: Annotated[_Text, typer.Option("--append", help="Its command line.", metavar="TEXT")] = None,
+    snp_ovmf_hash: Annotated[
+        _Text,
+        typer.Option(
+            "--snp-ovmf-hash", help="Digest of the image's pages (--mode ovmf-hash), in their place.", metavar="HEX"
+        ),
+    ] = None,
+    svsm: Annotated[
+        _Path, typer.Option("--svsm", help="COCONUT-SVSM image below the firmware.", metavar="FILE")
+    ] = None,
+    vars_size: Annotated[
+        _Text, typer.Option("--vars-size", help="Size of the variable store, with --svsm.", metavar="BYTES")
+    ] = None,
+    vars_file: Annotated[_Path, typer.Option("--vars-file", help="The variable store itself.", metavar="FILE")] = None,
+    igvm: Annotated[_Path, typer.Option("--igvm", help="An IGVM file, alone.", metavar="FILE")] = None,
+    dump_vmsa: Annotated[
+        _Path, typer.Option("--dump-vmsa", help="Write each processor's page as vmsa0.bin ... there.", metavar="DIR")
+    ] = None,
+    explain: Annotated[
+        _Text,
+        typer.Option("--explain", help="Find what gives this digest; a report's file will do.", metavar="DIGEST"),
+    ] = None,
+    max_vcpus: Annotated[int, typer.Option("--max-vcpus", help="Most processors --explain tries.", metavar="N")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Compute a launch digest, or explain one."""
+    if context.invoked_subcommand is not None:
+        return
+    given = dict(context.params)
+    if igvm is not None:
+        others = [name for name, value in given.items() if value not in (None, False) and name not in _WITH_IGVM]
+        if others:
+            raise UsageError(f"--igvm goes alone: leave --{others[0].replace('_', '-')} out")
+        _igvm(igvm, as_json)
+        return
+    if ovmf is None:
+        raise UsageError("--ovmf FILE or --igvm FILE is needed; see cvmboot measure --help")
+    settings = read_settings(given)
+    if explain is not None:
+        from cvmboot.measure_explain import explain_digest
+
+        raise typer.Exit(explain_digest(settings, explain, max(max_vcpus, vcpus), as_json))
+    if settings.svsm is not None and settings.features_given and settings.features != 1:
+        from cvmboot.cli import complain
+
+        complain("--guest-features does not count with --svsm: COCONUT-SVSM's processors start with 0x1")
+    with measuring(str(ovmf)):
+        if dump_vmsa is not None:
+            _dump_vmsa(settings, dump_vmsa)
+        _show(settings, as_json)
+
+
+_WITH_IGVM = {"igvm", "as_json", "vcpus", "max_vcpus"}
+
+
+@app.command("inspect")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="The firmware image.", metavar="FILE.fd")],
+    modules: Annotated[bool, typer.Option("--modules", help="List the modules of each volume, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Show the tables of a firmware image: footer, SEV metadata, kernel hashes, reset vector, firmware volumes."""
+    from cvmboot.measure_inspect import inspect_firmware
+
+    inspect_firmware(file, modules, as_json)
