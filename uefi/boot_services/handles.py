@@ -7,12 +7,14 @@ from uefi.boot_services.table import BootServicesPart, need
 from uefi.device_path import path as device_path
 from uefi.device_path.nodes import DevicePathError
 from uefi.guids import Guid
-from uefi.handles import BY_DRIVER, EXCLUSIVE
+from uefi.handles import BY_HANDLE_PROTOCOL, GET_PROTOCOL, TEST_PROTOCOL
 from uefi.interface import Steps, function
 from uefi.status import EfiError, Status
 
 ALL_HANDLES, BY_REGISTER_NOTIFY, BY_PROTOCOL = 0, 1, 2
 _MAXIMUM_PAIRS = 256
+_NO_HOLD = BY_HANDLE_PROTOCOL | GET_PROTOCOL | TEST_PROTOCOL
+"""Openings that end with the protocol; all others keep it (7.3.3)."""
 
 
 class HandleServices(BootServicesPart):
@@ -45,14 +47,15 @@ class HandleServices(BootServicesPart):
         return Status.SUCCESS
 
     def _release(self, handle: int, guid: Guid) -> Steps:
-        """Stop the drivers that hold a protocol; ACCESS_DENIED if one keeps it."""
+        """Stop the drivers that hold a protocol; ACCESS_DENIED, and they are started again, if somebody keeps it."""
         handles = self.firmware.handles
         protocol = handles.protocol(handle, guid)
         for agent in handles.drivers_of(handle, guid):
             yield from disconnect(self.firmware, handle, agent, None)
-        if any(entry.attributes & (BY_DRIVER | EXCLUSIVE) for entry in protocol.opens):
+        protocol.opens = [entry for entry in protocol.opens if not entry.attributes & _NO_HOLD]
+        if protocol.opens:
+            yield from self.connect(handle)  # type: ignore[attr-defined]
             raise EfiError(Status.ACCESS_DENIED)
-        protocol.opens = []
         return Status.SUCCESS
 
     @function(0x90, "UninstallProtocolInterface(ptr Handle, guid Protocol, ptr Interface)")
