@@ -43,6 +43,40 @@ def processors(text: str) -> int:
     return int(text)
 
 
+def number(option: str, last: int) -> Callable[[str], int]:
+    """A converter for whole numbers from 0 to `last`, decimal or with 0x."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text, 0) if text.isascii() and len(text) <= 20 else -1
+        except ValueError:
+            value = -1
+        if not 0 <= value <= last:
+            raise UsageError(f"{option} {text}: wanted a number from 0 to {last if last < 1 << 16 else hex(last)}")
+        return value
+
+    return convert
+
+
+def hexadecimal(option: str, size: int) -> Callable[[str], bytes]:
+    """A converter for exactly `size` bytes in hexadecimal."""
+
+    def convert(text: str) -> bytes:
+        try:
+            value = bytes.fromhex(text)
+        except ValueError:
+            value = b""
+        if len(value) != size:
+            raise UsageError(f"{option} {text[:80]}: wanted {size} bytes, {2 * size} hexadecimal digits")
+        return value
+
+    return convert
+
+
+def _report_version(text: str) -> int:
+    return int(_one_of("--report-version", "2", "3", "5")(text))
+
+
 def _one_of(option: str, *choices: str) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if text not in choices:
@@ -108,6 +142,39 @@ OPTIONS = (
         *("--trace", "trace", "Write each service call: .jsonl one object a line, .json for Perfetto.", "FILE", Path),
     ),
     Option("--screenshot", "screenshot", "Save the framebuffer at the end.", "PNG", Path),
+    Option("--snp", "snp", "Make the machine an SEV-SNP guest, attested by an emulated platform."),
+    Option(
+        *("--product", "product", "Product of the platform that is kept for you, where --platform names none."),
+        *("NAME", _one_of("--product", "milan", "genoa", "turin")),
+    ),
+    Option("--platform", "platform", "Folder of the emulated platform (see cvmboot platform new).", "DIR", Path),
+    Option(
+        *("--snp-check", "snp_check", "Page states: warn sums violations up; strict forgives nothing, exit status 6."),
+        *("MODE", _one_of("--snp-check", "off", "warn", "strict")),
+    ),
+    Option(
+        *("--guest-policy", "guest_policy", "POLICY of the guest, such as 0x30000.", "N"),
+        number("--guest-policy", (1 << 64) - 1),
+    ),
+    Option("--host-data", "host_data", "HOST_DATA, 32 bytes.", "HEX", hexadecimal("--host-data", 32)),
+    Option("--id-block", "id_block", "ID block: 96 bytes, or base64 of them.", "FILE", Path),
+    Option("--id-auth", "id_auth", "ID authentication: 4096 bytes, or base64 of them.", "FILE", Path),
+    Option(
+        "--vmpl",
+        "vmpl",
+        "VMPL of the guest: its VMPCKs and all reports are of this VMPL or above.",
+        "N",
+        number("--vmpl", 3),
+    ),
+    Option("--report-version", "report_version", "Version of attestation reports: 2, 3 or 5.", "N", _report_version),
+    Option(
+        *("--measurement", "measurement", "MEASUREMENT, 48 bytes; otherwise SHA-384 of the EFI application.", "HEX"),
+        hexadecimal("--measurement", 48),
+    ),
+    Option(
+        *("--sp-busy", "sp_busy", "Answer each guest request so many times as busy before serving it.", "N"),
+        number("--sp-busy", 1_000_000),
+    ),
     Option("--debug", "debug", "Show tracebacks of internal errors."),
 )
 

@@ -29,6 +29,7 @@ from uefi.variables.standard_globals import load_option, standard_globals
 from uefi.variables.store import VariableStore
 
 if TYPE_CHECKING:
+    from cvmboot.snp import SnpGuest
     from uefi.console.text_screen import TextScreen
     from uefi.graphics.framebuffer import Framebuffer
 
@@ -45,6 +46,7 @@ class Assembly:
         console: HostConsole,
         screen: "Framebuffer",
         text: "TextScreen",
+        snp: "SnpGuest | None" = None,
     ) -> None:
         self.computer = computer
         self.board = board
@@ -52,6 +54,7 @@ class Assembly:
         self.platform = platform
         self.console = console
         self.screen = screen
+        self.snp = snp
         self._text = text
 
     def close(self) -> None:
@@ -95,8 +98,11 @@ def assemble(
         computer = Computer(options.memory, options.cpus, clock)
     except MachineError as error:
         raise CvmbootError(str(error)) from None
+    snp = _snp_guest(computer, options, warn)
     board = PcBoard(computer, console, lambda kind: computer.finish(Outcome(kind)))
     firmware = Firmware(computer, warn)
+    if snp is not None:
+        snp.install(firmware)
     store = variables if variables is not None else open_variables(options.vars, warn)
     firmware.variables = store
     firmware.authorize = secure_boot_check(firmware, store)
@@ -107,7 +113,24 @@ def assemble(
     install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
     install_smbios(firmware, _smbios(computer, options.cpus))
     install_memory_attributes(firmware)
-    return Assembly(computer, board, firmware, platform, console, screen, text)
+    return Assembly(computer, board, firmware, platform, console, screen, text, snp)
+
+
+_SNP_OPTIONS = (
+    *("product", "platform", "snp_check", "guest_policy", "host_data", "id_block", "id_auth", "vmpl"),
+    *("report_version", "measurement", "sp_busy"),
+)
+
+
+def _snp_guest(computer: Computer, options: RunOptions, warn: Callable[[str], None]) -> "SnpGuest | None":
+    if not options.snp:
+        for name in _SNP_OPTIONS:
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} says how an SEV-SNP guest is made; add --snp")
+        return None
+    from cvmboot.snp import SnpGuest
+
+    return SnpGuest(computer, options, warn)
 
 
 def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:
@@ -154,6 +177,8 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         error_out=platform.console_path,
         boot_option=load_option(image.name, path),
     )
+    if assembly.snp is not None:
+        assembly.snp.image_loaded(data)
     load_options = (options.args + "\0").encode("utf-16-le") if options.args else b""
     try:
         assembly.firmware.start(data, image.name, path, volume.handle, len(volume.path) - 4, load_options)

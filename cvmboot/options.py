@@ -26,6 +26,18 @@ class RunOptions:
         self.debug: bool = False
         self.ansi: bool = False
         self.terminal_size: tuple[int, int] | None = None
+        self.snp: bool = False
+        self.product: str | None = None
+        self.platform: Path | None = None
+        self.snp_check: str | None = None
+        self.guest_policy: int | None = None
+        self.host_data: bytes | None = None
+        self.id_block: Path | None = None
+        self.id_auth: Path | None = None
+        self.vmpl: int | None = None
+        self.report_version: int | None = None
+        self.measurement: bytes | None = None
+        self.sp_busy: int | None = None
         for name, value in given.items():
             if name not in self.__dict__:
                 raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(self.__dict__))}")

@@ -33,7 +33,8 @@ class PoweredMachine:
     """One machine across its resets.
 
     `start` begins a thread, which alone touches the machine. `outcome` is set when it has ended by itself or by `stop`,
-    `error` when our own code failed; `report` holds the lines of a crash report. That thread calls `on_end` last.
+    `error` when our own code failed; `report` holds the lines of a crash report, `violated` says
+    whether an SEV-SNP guest broke the rules under a strict check. That thread calls `on_end` last.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PoweredMachine:
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
         self.report: list[str] = []
+        self.violated = False
         self._on_end = on_end
         self._lock = threading.Lock()
         self._assembly: Assembly | None = None
@@ -172,6 +174,7 @@ class PoweredMachine:
             self.console.flush()
             if self._tracer is not None:
                 self._tracer.finish()
+            self._check_pages(assembly)
             if self.options.screenshot is not None:
                 self._save_screen(assembly, self.options.screenshot)
             assembly.close()
@@ -198,6 +201,14 @@ class PoweredMachine:
         if failure is not None:
             raise failure
         return outcome
+
+    def _check_pages(self, assembly: Assembly) -> None:
+        if assembly.snp is None:
+            return
+        lines = assembly.snp.finish(assembly)
+        if lines:
+            self.violated = self.violated or self.options.snp_check == "strict"
+            self.warn("\n".join(["SEV-SNP rules that the guest broke, and real hardware may not forgive:", *lines]))
 
     def _save_screen(self, assembly: Assembly, path: "Path") -> None:
         from uefi.graphics.screenshot import save_png

@@ -203,7 +203,7 @@ class Session:
         if outcome is self._stopped:
             if self._status == status.TIMED_OUT:
                 self._say(f"--timeout: the guest still ran after {self._options.timeout:g} s")
-            return self._status
+            return status.VIOLATION if machine.violated else self._status
         if outcome.kind == "returned" and outcome.status:
             self._say(f"{machine.image.name} returned {status_name(outcome.status)} ({outcome.status:#x})")
-        return status.of_outcome(outcome)
+        return status.of_outcome(outcome, machine.violated)

@@ -17,6 +17,8 @@ CRASHED = 4
 """The guest died: an exception that nobody handles, a triple fault."""
 TIMED_OUT = 5
 """--timeout ran out."""
+VIOLATION = 6
+"""An SEV-SNP guest broke the rules under --snp-check strict."""
 SIGNALED = 128
 """Plus the number of the signal that ended the run, as a shell counts it."""
 HANGUP = SIGNALED + 1
@@ -27,8 +29,10 @@ BROKEN_PIPE = SIGNALED + 13
 """Nobody reads the console any more."""
 
 
-def of_outcome(outcome: "Outcome") -> int:
-    """The exit status for how a machine ended by itself or by --timeout."""
+def of_outcome(outcome: "Outcome", violated: bool = False) -> int:
+    """The exit status for how a machine ended by itself or by --timeout; `violated` is PoweredMachine's."""
+    if violated:
+        return VIOLATION
     if outcome.kind == "returned":
         return GUEST_ERROR if outcome.status else SUCCESS
     return {"crashed": CRASHED, "stopped": TIMED_OUT}.get(outcome.kind, SUCCESS)

@@ -127,7 +127,7 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         if machine.error is not None:
             raise machine.error
         if machine.outcome is not None:
-            self.exitstatus = self.status = status.of_outcome(machine.outcome)
+            self.exitstatus = self.status = status.of_outcome(machine.outcome, machine.violated)
 
     def close(self, force: bool = True) -> None:
         """Switch the machine off and free all that it has. What it had printed can still be read."""
@@ -138,7 +138,7 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
             self._channel.abandon()
             machine.join()
             if ended and machine.outcome is not None:
-                self.exitstatus = self.status = status.of_outcome(machine.outcome)
+                self.exitstatus = self.status = status.of_outcome(machine.outcome, machine.violated)
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None

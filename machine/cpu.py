@@ -1,7 +1,10 @@
 """What a processor is to the rest of the machine, whichever engine runs it, and why a run ended."""
 
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from machine.paging import Mode
 
 
 class Stop(Enum):
@@ -53,6 +56,10 @@ class Cpu(Protocol):
 
     def set(self, register: int, value: int) -> None:
         """Write one register. Not RIP from inside a port handler: engines overwrite it (design rule 2)."""
+        ...
+
+    def mode(self) -> "Mode":
+        """The paging mode as the control registers have it now."""
         ...
 
     def arguments(self) -> tuple[int, int, int, int, int]:

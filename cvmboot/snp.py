@@ -1,0 +1,171 @@
+"""Joins the firmware with the emulated half of SEV-SNP: a guest with secrets, a platform to attest it, checks of its pages."""
+
+import base64
+import binascii
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.options import RunOptions
+from machine.computer import Computer
+from sev.errors import SevError
+from sev.guest.guest import Guest
+from sev.guest.launch import ID_AUTH_SIZE, ID_BLOCK_SIZE, Launch, image_digest
+from sev.guest.pages import CC_BLOB_GUID
+from sev.platform import Platform
+from uefi import memory_types as mt
+from uefi.dispatcher import INTERRUPT_PORT, RETURN_PORT, SERVICE_PORT
+from uefi.firmware import Firmware, Outcome
+from uefi.guids import Guid
+
+if TYPE_CHECKING:
+    from cvmboot.assembly import Assembly
+
+DEFAULT_PRODUCT = "turin"
+_FIRMWARE_PORTS = frozenset((SERVICE_PORT, RETURN_PORT, INTERRUPT_PORT))
+
+
+def user_platform_folder(product: str) -> Path:
+    """Where the platform is kept that `cvmboot run --snp` takes without --platform."""
+    from platformdirs import user_data_path
+
+    return user_data_path("cvmboot", appauthor=False) / "platforms" / product
+
+
+def open_platform(folder: Path | None, product: str | None) -> Platform:
+    """The platform in `folder`, or the user's own of a product, made at first use. CvmbootError."""
+    try:
+        if folder is None:
+            folder = user_platform_folder(product or DEFAULT_PRODUCT)
+            if not (folder / "platform.json").exists():
+                return _make(folder, product or DEFAULT_PRODUCT)
+            return Platform.load(folder)
+        platform = Platform.load(folder)
+    except SevError as error:
+        raise CvmbootError(str(error)) from None
+    if product is not None and platform.settings.product != product:
+        raise UsageError(
+            f"--product {product}: the platform in {folder} is a {platform.settings.product}; leave it out"
+        )
+    return platform
+
+
+def _make(folder: Path, product: str) -> Platform:
+    """RSA keys take seconds, so the certificates wait until somebody wants them."""
+    try:
+        return Platform.new(folder, product, with_certificates=False)
+    except SevError:
+        return Platform.load(folder)  # another process was faster
+
+
+class ImageDigest:
+    """The default MEASUREMENT, computed on a thread while the machine already boots."""
+
+    def __init__(self) -> None:
+        self._digest = b""
+        self._thread: threading.Thread | None = None
+
+    def begin(self, data: bytes | memoryview) -> None:
+        """The image to be measured."""
+
+        def compute() -> None:
+            self._digest = image_digest(data)
+
+        self._thread = threading.Thread(target=compute, name="cvmboot-digest", daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> bytes:
+        if self._thread is not None:
+            self._thread.join()
+        return self._digest
+
+
+class SnpGuest:
+    """The guest of one assembly: `prepare` before the firmware is made, `install` after, `image_loaded`, `finish`."""
+
+    def __init__(self, computer: Computer, options: RunOptions, warn: Callable[[str], None]) -> None:
+        """CvmbootError or UsageError for options that make no guest."""
+        self._options = options
+        self._digest = ImageDigest()
+        platform = open_platform(options.platform, options.product)
+        given: dict[str, Any] = {
+            name: value
+            for name, value in (
+                ("policy", options.guest_policy),
+                ("host_data", options.host_data),
+                ("vmpl", options.vmpl),
+                ("report_version", options.report_version),
+            )
+            if value is not None
+        }
+        try:
+            launch = Launch(options.measurement or self._digest, computer.random_bytes, **given)
+        except SevError as error:
+            raise UsageError(f"--snp: {error}") from None
+        self.notes: list[str] = []
+        self.guest = Guest(
+            computer,
+            launch,
+            platform,
+            check=options.snp_check or "warn",
+            busy=options.sp_busy or 0,
+            terminate=lambda text: computer.finish(Outcome("crashed", text=text)),
+            note=warn if options.debug else self.notes.append,
+            hidden_ports=_FIRMWARE_PORTS,
+        )
+
+    def install(self, firmware: Firmware) -> None:
+        """Give the guest its pages and the configuration table that leads to them."""
+        guest = self.guest
+        for address, size in guest.reserved:
+            firmware.memory_map.allocate_at(address, size // 4096, mt.RESERVED)
+        firmware.processor.map.share(guest.shared)
+        guest.place()
+        blob = guest.cc_blob
+        address = firmware.pool(len(blob), mt.ACPI_RECLAIM)
+        firmware.memory.write(address, blob)
+        firmware.configuration.install(Guid.parse(CC_BLOB_GUID), address)
+
+    def image_loaded(self, data: bytes | memoryview) -> None:
+        """The application that is measured. CvmbootError if an ID block does not fit it."""
+        options = self._options
+        if options.measurement is None:
+            self._digest.begin(data)
+        if options.id_block is None and options.id_auth is None:
+            return
+        if options.id_block is None or options.id_auth is None:
+            raise UsageError("--id-block and --id-auth go together; give both")
+        try:
+            self.guest.launch.finish(
+                _read_structure("--id-block", options.id_block, ID_BLOCK_SIZE),
+                _read_structure("--id-auth", options.id_auth, ID_AUTH_SIZE),
+            )
+        except SevError as error:
+            raise CvmbootError(f"--id-block {options.id_block}: {error}") from None
+
+    def finish(self, assembly: "Assembly") -> list[str]:
+        """The end of the run: what the page-state checker has to say, in lines."""
+        from cvmboot.symbols import Symbols
+
+        self.guest.checker.finish()
+        return self.guest.checker.summary(Symbols(assembly.firmware.images).describe)
+
+
+def _read_structure(option: str, path: Path, size: int) -> bytes:
+    """A file with `size` bytes, or with those in base64, as QEMU takes them. CvmbootError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(2 * ID_AUTH_SIZE + 1)
+    except OSError as error:
+        raise CvmbootError(f"{option} {path}: {error.strerror or error}; name a file of {size} bytes") from None
+    if len(data) == size:
+        return data
+    try:
+        decoded = base64.b64decode(b"".join(data.split()), validate=True)
+    except binascii.Error:
+        decoded = b""
+    if len(decoded) != size:
+        raise CvmbootError(f"{option} {path}: {len(data)} bytes; wanted {size}, or base64 of that")
+    return decoded

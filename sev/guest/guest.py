@@ -1,0 +1,109 @@
+"""One SNP guest on a computer: puts RMP, checker, secure processor, hypervisor and processor together, and fills its pages."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from machine.computer import Computer
+from machine.memory import HIGH_START
+from sev.guest import pages
+from sev.guest.checker import COUNTER_RESTART, IV_REUSE, Checker
+from sev.guest.ghcb_msr import C_BIT, PROTOCOL_MAX
+from sev.guest.ghcb_page import PROTOCOL_VERSION
+from sev.guest.guest_request import GuestRequests
+from sev.guest.launch import Launch
+from sev.guest.page_state import PageStates
+from sev.guest.processor import SEV_FEATURES, SnpProcessor
+from sev.guest.rmp import Rmp
+from sev.guest.secure_processor import SecureProcessor
+from sev.guest.services import Services
+from sev.product import signature_of
+
+if TYPE_CHECKING:
+    from sev.platform import Platform
+
+CHECKS = ("off", "warn", "strict")
+ENCRYPTION_MASK = 1 << C_BIT
+
+
+class Guest:
+    """Made before the firmware, which builds its page tables with `computer.encryption_mask`.
+
+    The firmware then keeps `reserved` free, maps `shared` without the C-bit, calls `place`, and announces `cc_blob`.
+    `check` is off, warn or strict. `terminate` ends the guest as crashed, with a reason; `note` gets what was wrong with a
+    request that was refused.
+    """
+
+    def __init__(
+        self,
+        computer: Computer,
+        launch: Launch,
+        platform: "Platform",
+        *,
+        check: str = "warn",
+        busy: int = 0,
+        terminate: Callable[[str], None],
+        note: Callable[[str], None] = lambda text: None,
+        hidden_ports: frozenset[int] = frozenset(),
+    ) -> None:
+        self.computer = computer
+        self.launch = launch
+        self.platform = platform
+        strict = check == "strict"
+        memory = computer.memory
+        self.rmp = Rmp(memory.low_size, HIGH_START, memory.end)
+        self.checker = Checker(
+            memory, self.rmp, computer.engine.flush_translations, reporting=check != "off", strict=strict
+        )
+        self.secure_processor = SecureProcessor(launch, lambda: platform, allow_counter_restart=not strict)
+        self.secure_processor.on_restart = lambda vmpck: self.checker.record(
+            COUNTER_RESTART, computer.engine.cpus[0], detail=f"VMPCK{vmpck}"
+        )
+        self.secure_processor.on_iv_reuse = lambda vmpck: self.checker.record(
+            IV_REUSE, computer.engine.cpus[0], detail=f"VMPCK{vmpck}"
+        )
+        states = PageStates(memory, self.rmp, self.checker)
+        requests = GuestRequests(memory, self.checker, self.secure_processor, platform.certificate_table, busy)
+        requests.on_refused = note
+        cpus = len(computer.engine.cpus)
+        self.ghcbs = [pages.FIRST_GHCB + pages.PAGE_SIZE * n for n in range(cpus)]
+        services = Services(self.checker, states, requests, terminate, note, SEV_FEATURES, hidden_ports)
+        computer.encryption_mask = ENCRYPTION_MASK
+        self.processor = SnpProcessor(computer, self.rmp, services, self.ghcbs, launch.vmpl)
+        settings = platform.settings
+        brand = f"AMD EPYC-{settings.line.name} Processor (cvmboot)".encode()
+        computer.cpuid.identify(signature_of(*settings.cpuid), brand)
+
+    @property
+    def shared(self) -> list[tuple[int, int]]:
+        """(address, size) of memory that is shared from the start: the GHCBs."""
+        return [(address, pages.PAGE_SIZE) for address in self.ghcbs]
+
+    @property
+    def reserved(self) -> list[tuple[int, int]]:
+        """(address, size) of memory that is no longer free."""
+        return [(pages.SECRETS_PAGE, pages.PAGE_SIZE), (pages.CPUID_PAGE, pages.PAGE_SIZE), *self.shared]
+
+    @property
+    def cc_blob(self) -> bytes:
+        """The confidential computing blob."""
+        return pages.cc_blob()
+
+    def place(self) -> None:
+        """Fill secrets page, CPUID page and GHCBs, and share the GHCBs."""
+        computer, memory = self.computer, self.computer.memory
+        cpu = computer.engine.cpus[0]
+        secrets = pages.secrets_page(
+            computer.cpuid.signature,
+            self.launch.guest_vmpcks,
+            self.launch.tsc_factor,
+            self.platform.settings.mitigation_vector,
+        )
+        memory.write(pages.SECRETS_PAGE, secrets)
+        memory.write(
+            pages.CPUID_PAGE, pages.cpuid_page(computer.cpuid.leaves(), lambda *leaf: computer.cpuid(cpu, *leaf))
+        )
+        for address in self.ghcbs:
+            memory.fill(address, pages.PAGE_SIZE)
+            memory.set_u16(address + PROTOCOL_VERSION, PROTOCOL_MAX)
+            self.rmp.share(address >> 12)
+        self.checker.guard(self.launch.guest_vmpcks)
