@@ -15,6 +15,8 @@ from sev.guest.rmp import DEVICE, SHARED, VALIDATED, Rmp
 
 MOST_PLACES = 4096
 """Findings (kind and place) that are kept apart; a guest cannot make us keep more."""
+KEY_SIZE = 32
+_SEARCH_STEP = 4096
 SHOWN_PLACES = 3
 SHOWN_RANGES = 3
 
@@ -152,18 +154,20 @@ class Checker:
         """Search shared pages for the guest's VMPCKs."""
         if not self._secrets or not self.reporting:
             return
-        for name, key in self._secrets:
-            for at in self._search(frame, count, key):
-                self.record(KEY_EXPOSED, cpu, at >> 12, f"{name} {where}".strip(), at)
-
-    def _search(self, frame: int, count: int, key: bytes) -> list[int]:
-        step, hits = 4096, []
+        step = _SEARCH_STEP
         for first in range(frame, frame + count, step):
-            data = self._memory.read(first << 12, min(step, frame + count - first) << 12)
+            # A key may lie across the border of two pieces.
+            size = min((step << 12) + KEY_SIZE, (frame + count - first) << 12)
+            self.look_for_keys_in(self._memory.read(first << 12, size), first << 12, where, cpu)
+
+    def look_for_keys_in(self, data: bytes, address: int, where: str, cpu: Cpu | None = None) -> None:
+        """Search bytes that the host sees, from guest physical `address`, for the guest's VMPCKs."""
+        if not self.reporting:
+            return
+        for name, key in self._secrets:
             at = data.find(key)
             if at >= 0:
-                hits.append((first << 12) + at)
-        return hits
+                self.record(KEY_EXPOSED, cpu, (address + at) >> 12, f"{name} {where}".strip(), address + at)
 
     def finish(self) -> None:
         """The end of the run: a last look for keys in all that is shared."""

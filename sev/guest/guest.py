@@ -7,6 +7,7 @@ from machine.computer import Computer
 from machine.memory import HIGH_START
 from sev.guest import pages
 from sev.guest.checker import COUNTER_RESTART, IV_REUSE, Checker
+from sev.guest.dma import GuestDma
 from sev.guest.ghcb_msr import C_BIT, PROTOCOL_MAX
 from sev.guest.ghcb_page import PROTOCOL_VERSION
 from sev.guest.guest_request import GuestRequests
@@ -87,6 +88,10 @@ class Guest:
     def cc_blob(self) -> bytes:
         """The confidential computing blob."""
         return pages.cc_blob()
+
+    def dma(self, device: str) -> GuestDma:
+        """The guest's memory as a device (its name) may use it."""
+        return GuestDma(self.computer.memory, self.checker, device)
 
     def place(self) -> None:
         """Fill secrets page, CPUID page and GHCBs, and share the GHCBs."""
