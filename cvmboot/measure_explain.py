@@ -70,11 +70,9 @@ def _kernels(settings: Settings) -> "list[Kernel]":
     if settings.kernel is None:
         return [NO_KERNEL]
     append = settings.append or ""
-    lines = {
-        append: "",
-        append.strip(): ", command line without spaces around it",
-        append + "\n": ", command line with a newline",
-    }
+    lines = {append: ""}
+    lines.setdefault(append.strip(), ", command line without the spaces around it")
+    lines.setdefault(append + "\n", ", command line with a newline")
     lines.setdefault("", ", no command line")
     empty = sha256().digest()
     initrds = {settings.initrd or empty: ""}

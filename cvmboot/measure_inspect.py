@@ -96,7 +96,7 @@ def _words(plain: dict[str, Any], modules: bool) -> str:
     if plain["volumes"] is None:
         lines.append(f"firmware volumes  not listed: {plain['volumes_missing']}")
     else:
-        lines.append("firmware volumes")
+        lines.append("firmware volumes" if plain["volumes"] else "firmware volumes  none found")
         for volume in plain["volumes"]:
             inner = "  " * volume["depth"]
             count = len(volume["modules"])
