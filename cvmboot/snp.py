@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -65,20 +66,21 @@ class ImageDigest:
 
     def __init__(self) -> None:
         self._digest = b""
-        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
 
-    def begin(self, data: bytes | memoryview) -> None:
-        """The image to be measured."""
+    def begin(self, data: bytes | memoryview, then: Callable[[], None]) -> None:
+        """The image to be measured; `then` is what else can be prepared on the thread."""
 
         def compute() -> None:
             self._digest = image_digest(data)
+            self._done.set()
+            with contextlib.suppress(SevError):  # whoever needs it meets the error, too
+                then()
 
-        self._thread = threading.Thread(target=compute, name="cvmboot-digest", daemon=True)
-        self._thread.start()
+        threading.Thread(target=compute, name="cvmboot-digest", daemon=True).start()
 
     def __call__(self) -> bytes:
-        if self._thread is not None:
-            self._thread.join()
+        self._done.wait()
         return self._digest
 
 
@@ -131,8 +133,7 @@ class SnpGuest:
     def image_loaded(self, data: bytes | memoryview) -> None:
         """The application that is measured. CvmbootError if an ID block does not fit it."""
         options = self._options
-        if options.measurement is None:
-            self._digest.begin(data)
+        self._digest.begin(data, self.guest.secure_processor.warm_up)
         if options.id_block is None and options.id_auth is None:
             return
         if options.id_block is None or options.id_auth is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from machine.cpu import Cpu
 from machine.memory import PhysicalMemory
-from sev.errors import Refused
+from sev.errors import Refused, SevError
 from sev.firmware_status import INVALID_PARAM, SUCCESS
 from sev.guest.checker import Checker
 from sev.guest.ghcb_page import INVALID_INPUT, Malformed
@@ -13,7 +13,7 @@ from sev.guest.secure_processor import SecureProcessor
 
 PAGE_SIZE = 4096
 # SW_EXITINFO2[63:32]
-BUFFER_TOO_SMALL, BUSY = 1 << 32, 2 << 32
+BUFFER_TOO_SMALL, BUSY, HOST_ERROR = 1 << 32, 2 << 32, 0x8000_0000 << 32
 
 
 class GuestRequests:
@@ -52,7 +52,11 @@ class GuestRequests:
     def run_extended(self, cpu: Cpu, request: int, response: int, data: int, pages: int) -> tuple[int, int]:
         """The same with the certificate table put to `data` (`pages` pages): SW_EXITINFO2 and RBX, the pages it takes."""
         self._check_addresses(request, response)
-        table = self._certificates()
+        try:
+            table = self._certificates()
+        except SevError as error:
+            self.on_refused(f"certificates for the guest: {error}")
+            return HOST_ERROR, pages
         needed = -(-len(table) // PAGE_SIZE)
         if pages < needed:
             return BUFFER_TOO_SMALL, needed
