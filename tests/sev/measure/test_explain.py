@@ -1,0 +1,117 @@
+"""The search for the settings behind a digest."""
+
+import pytest
+from made_firmware import SECTIONS, entry, image
+
+from sev.measure import (
+    VMMS,
+    Firmware,
+    KernelHashes,
+    LaunchDigest,
+    MeasureError,
+    firmware_digest,
+    sev_es_launch_digest,
+    sev_launch_digest,
+    signature_of,
+    snp_launch_digest,
+)
+from sev.measure.explain import FIRMWARE_ONLY, NO_KERNEL, SEV, SEV_ES, SNP, WITHOUT_PROCESSORS, Kernel, Search
+from sev.measure.firmware import SEV_METADATA
+from sev.measure.snp import add_metadata
+
+FIRMWARE = Firmware(image())
+HASHES = KernelHashes.of(b"K", b"I", "quiet")
+KERNEL = Kernel("the kernel", HASHES)
+
+
+@pytest.mark.parametrize(
+    ("vmm", "vcpus", "model", "features"),
+    [
+        ("qemu", 1, "EPYC-v4", 0x1),
+        ("qemu", 64, "EPYC-Milan", 0x21),
+        ("qemu", 3, "EPYC-Turin", 0x201),
+        ("qemu-nofpu", 2, "EPYC-Genoa", 0x1),
+        ("ec2", 2, "EPYC-Milan", 0x1),
+        ("gce", 8, "EPYC-Milan", 0x1),
+        ("krun", 2, "EPYC-Milan", 0x1),
+    ],
+)
+@pytest.mark.parametrize("kernel", [NO_KERNEL, KERNEL])
+def test_found(vmm: str, vcpus: int, model: str, features: int, kernel: Kernel) -> None:
+    wanted = snp_launch_digest(
+        FIRMWARE,
+        vcpus=vcpus,
+        signature=signature_of(model),
+        guest_features=features,
+        vmm=VMMS[vmm],
+        kernel=kernel.hashes,
+    )
+    match = Search(FIRMWARE, kernels=[NO_KERNEL, KERNEL], most_vcpus=64).run(wanted)
+    assert match is not None
+    assert (match.kind, match.vmm, match.vcpus, match.guest_features, match.kernel) == (
+        *(SNP, VMMS[vmm], vcpus, features),
+        kernel,
+    )
+    assert model in match.models or (match.signature is None and VMMS[vmm].rdx is not None)
+
+
+def test_values_that_only_the_caller_knows() -> None:
+    wanted = snp_launch_digest(FIRMWARE, vcpus=5, signature=0x123456, guest_features=0x4001)
+    assert Search(FIRMWARE, most_vcpus=8).run(wanted) is None
+    match = Search(FIRMWARE, signature=0x123456, guest_features=0x4001, most_vcpus=8).run(wanted)
+    assert match is not None
+    assert (match.vcpus, match.signature, match.guest_features, match.models) == (5, 0x123456, 0x4001, [])
+
+
+def test_sev_and_sev_es() -> None:
+    match = Search(FIRMWARE, kernels=[NO_KERNEL, KERNEL]).run(sev_launch_digest(FIRMWARE, HASHES))
+    assert match is not None
+    assert (match.kind, match.kernel) == (SEV, KERNEL)
+    wanted = sev_es_launch_digest(FIRMWARE, vcpus=4, signature=signature_of("EPYC-Rome"))
+    match = Search(FIRMWARE, most_vcpus=8).run(wanted)
+    assert match is not None
+    assert (match.kind, match.vcpus, match.vmm, match.guest_features) == (SEV_ES, 4, VMMS["qemu"], None)
+    assert "EPYC-Rome" in match.models
+
+
+def test_launches_that_ended_early() -> None:
+    digest = firmware_digest(FIRMWARE)
+    match = Search(FIRMWARE).run(digest.value)
+    assert match is not None
+    assert match.kind == FIRMWARE_ONLY
+    add_metadata(digest, FIRMWARE, VMMS["gce"], None)
+    match = Search(FIRMWARE).run(digest.value)
+    assert match is not None
+    assert (match.kind, match.vmm) == (WITHOUT_PROCESSORS, VMMS["gce"])
+
+
+def test_nothing_found_says_what_was_tried() -> None:
+    seen: list[tuple[int, int]] = []
+    search = Search(FIRMWARE, kernels=[NO_KERNEL, KERNEL], most_vcpus=2)
+    assert search.run(b"x" * 48, lambda done, total: seen.append((done, total))) is None
+    assert seen[-1][0] == seen[-1][1] == len(seen) * 2
+    assert search.tried == seen[-1][1] * 2
+
+
+def test_firmware_hash() -> None:
+    given = LaunchDigest(b"h" * 48).value
+    wanted = snp_launch_digest(FIRMWARE, vcpus=2, signature=0xA00F11, firmware_hash=given)
+    assert Search(FIRMWARE, most_vcpus=4).run(wanted) is None
+    assert Search(FIRMWARE, most_vcpus=4, firmware_hash=given).run(wanted) is not None
+
+
+def test_firmware_for_one_processor_and_without_kernel() -> None:
+    bare = Firmware(image(sections=SECTIONS[:3], entries=[entry(SEV_METADATA, (0x300).to_bytes(4, "little"))]))
+    search = Search(bare, kernels=[KERNEL])
+    assert search.run(b"x" * 48) is None
+    assert (search.most_vcpus, search.kernels) == (1, [NO_KERNEL])
+    assert search.run(snp_launch_digest(bare, vcpus=1, signature=0xA00F11)) is not None
+
+
+def test_refusals() -> None:
+    with pytest.raises(MeasureError, match="47 bytes"):
+        Search(FIRMWARE).run(bytes(47))
+    with pytest.raises(MeasureError, match="at most 0"):
+        Search(FIRMWARE, most_vcpus=0)
+    with pytest.raises(MeasureError, match="no SEV metadata"):
+        Search(Firmware(bytes(4096))).run(bytes(48))
