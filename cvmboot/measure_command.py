@@ -199,3 +199,30 @@ def inspect(
     from cvmboot.measure_inspect import inspect_firmware
 
     inspect_firmware(file, modules, as_json)
+
+
+@app.command("id-block")
+def id_block(
+    context: typer.Context,
+    digest: Annotated[_Text, typer.Option("--digest", help="The launch digest to sign.", metavar="DIGEST")] = None,
+    id_key: Annotated[_Path, typer.Option("--id-key", help="P-384 private key in PEM.", metavar="FILE")] = None,
+    author_key: Annotated[
+        _Path, typer.Option("--author-key", help="Private key that signs the ID key.", metavar="FILE")
+    ] = None,
+    family_id: Annotated[_Text, typer.Option("--family-id", help="16 bytes.", metavar="HEX")] = None,
+    image_id: Annotated[_Text, typer.Option("--image-id", help="16 bytes.", metavar="HEX")] = None,
+    guest_svn: Annotated[_Text, typer.Option("--guest-svn", help="Default 0.", metavar="N")] = None,
+    policy: Annotated[_Text, typer.Option("--policy", help="Guest policy; default 0x30000.", metavar="HEX")] = None,
+    id_block: Annotated[_Path, typer.Option("--id-block", help="The block, in base64.", metavar="FILE")] = None,
+    id_auth: Annotated[_Path, typer.Option("--id-auth", help="Its authentication, in base64.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Sign an ID block with --digest and --id-key, or check the one in --id-block and --id-auth."""
+    from cvmboot.measure_id_block import check_id_block, sign_id_block
+
+    if digest is not None:
+        sign_id_block(dict(context.params))
+    elif id_block is not None and id_auth is not None:
+        check_id_block(id_block, id_auth, as_json)
+    else:
+        raise UsageError("--digest and --id-key are needed to sign, --id-block and --id-auth to check")
