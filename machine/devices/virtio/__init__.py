@@ -1,0 +1,1 @@
+"""VirtIO 1.2: split virtqueues, PCI transports (modern and legacy) and the network device."""
