@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cvmboot import network
 from cvmboot.errors import UsageError
 
 _UNITS = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -87,9 +88,12 @@ def _one_of(option: str, *choices: str) -> Callable[[str], str]:
 
 
 class Option:
-    """One option: its spelling, its field in RunOptions, its help; `convert` is None for a flag, which sets `flag`."""
+    """One option: its spelling, its field in RunOptions, its help.
 
-    __slots__ = ("convert", "default", "field", "flag", "help", "metavar", "spelling")
+    `convert` is None for a flag, which sets `flag`; `many` makes a list of what is given several times.
+    """
+
+    __slots__ = ("convert", "default", "field", "flag", "help", "many", "metavar", "spelling")
 
     def __init__(
         self,
@@ -100,6 +104,7 @@ class Option:
         convert: Callable[[str], Any] | None = None,
         default: str = "",
         flag: bool = True,
+        many: bool = False,
     ) -> None:
         self.spelling = spelling
         self.field = field
@@ -108,6 +113,7 @@ class Option:
         self.convert = convert
         self.default = default
         self.flag = flag
+        self.many = many
 
     @property
     def name(self) -> str:
@@ -175,6 +181,30 @@ OPTIONS = (
         *("--sp-busy", "sp_busy", "Answer each guest request so many times as busy before serving it.", "N"),
         number("--sp-busy", 1_000_000),
     ),
+    Option(
+        *("--nic", "nic", "Network device; virtio if --net is given.", "NAME"),
+        _one_of("--nic", "virtio", "virtio-legacy", "none"),
+    ),
+    Option(
+        "--net",
+        "net",
+        "Network: user (the guest is 10.0.2.15/24, gateway 10.0.2.2; user:passt or user:builtin to choose what does it), "
+        "tap:NAME, socket:HOST:PORT, socket:listen:HOST:PORT, socket:dgram:LOCAL,REMOTE (or unix:PATH), none.",
+        "NETWORK",
+        network.network_name,
+    ),
+    Option(
+        "--forward",
+        "forward",
+        "Pass connections to 127.0.0.1:HOSTPORT on to the guest, with --net user; may be repeated.",
+        "HOSTPORT:GUESTPORT",
+        network.port_pair,
+        many=True,
+    ),
+    Option("--pcap", "pcap", "Capture the network device's frames, for Wireshark.", "FILE", Path),
+    Option("--mac", "mac", "The network device's address, or random.", "ADDRESS", network.mac_address),
+    Option("--net-loss", "net_loss", "Lose so many frames each way: 5% or 0.05.", "SHARE", network.loss),
+    Option("--net-delay", "net_delay", "Delay frames each way: 20ms.", "TIME", network.delay),
     Option("--debug", "debug", "Show tracebacks of internal errors."),
 )
 
@@ -207,18 +237,24 @@ def read_quickly(words: Sequence[str]) -> tuple[Path, dict[str, Any]] | None:
             if not words:
                 return None
             value = words.pop()
-        fields[option.field] = option.convert(value)
+        if option.many:
+            fields.setdefault(option.field, []).append(option.convert(value))
+        else:
+            fields[option.field] = option.convert(value)
     return (Path(images[0]), fields) if len(images) == 1 and images[0] else None
 
 
 def fields_of(given: dict[str, Any]) -> dict[str, Any]:
-    """RunOptions fields from what typer has parsed: {option name: text, bool or None}. UsageError for a bad value."""
+    """RunOptions fields from what typer has parsed: {option name: text, texts, bool or None}. UsageError for a bad value."""
     fields: dict[str, Any] = {}
     for option in OPTIONS:
         value = given[option.name]
         if option.convert is None:
             if value:
                 fields[option.field] = option.flag
+        elif option.many:
+            if value:
+                fields[option.field] = [option.convert(each) for each in value]
         elif value is not None:
             fields[option.field] = option.convert(value)
     return fields

@@ -29,6 +29,7 @@ from uefi.variables.standard_globals import load_option, standard_globals
 from uefi.variables.store import VariableStore
 
 if TYPE_CHECKING:
+    from cvmboot.network import Network
     from cvmboot.snp import SnpGuest
     from uefi.console.text_screen import TextScreen
     from uefi.graphics.framebuffer import Framebuffer
@@ -54,11 +55,14 @@ class Assembly:
         self.platform = platform
         self.console = console
         self.screen = screen
+        self.network: Network | None = None
         self.snp = snp
         self._text = text
 
     def close(self) -> None:
         """Free the machine's memory and files."""
+        if self.network is not None:
+            self.network.close()
         self.firmware.images.forget_all()
         self.screen.pixels.release()
         self._text.close()
@@ -159,6 +163,10 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
     """
     platform = assembly.platform
     media = media or Media()
+    if options.nic is not None or options.net is not None or options.forward or options.pcap is not None:
+        from cvmboot.network import add_network
+
+        assembly.network = add_network(assembly.board, options, media, assembly.firmware.warn)
     data: bytes | memoryview = memoryview(read_image(image))
     name = REMOVABLE_PATH
     if data[:2] != b"MZ" and (disk := _disk(platform, image, options, media)) is not None:

@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    kind: Any = bool if option.convert is None else str
+    kind: Any = bool if option.convert is None else list[str] if option.many else str
     info = typer.Option(
         option.spelling, help=option.help, metavar=option.metavar or None, show_default=bool(option.default)
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from images.disk import Disk
     from images.memory_folder import MemoryFolder
+    from machine.net.pcap import Capture
 
 
 class Media:
@@ -15,6 +16,9 @@ class Media:
     def __init__(self) -> None:
         self._disks: dict[Path, Disk] = {}
         self._folders: dict[Path, MemoryFolder] = {}
+        self._capture: Capture | None = None
+        self.mac: bytes | None = None
+        """The network device's random address."""
 
     def disk(self, source: Path, make: "Callable[[], Disk]") -> "Disk":
         """The disk behind `source`, which `make` opens at the first request."""
@@ -30,9 +34,17 @@ class Media:
             folder = self._folders[source] = make()
         return folder
 
+    def capture(self, make: "Callable[[], Capture]") -> "Capture":
+        """The file of captured frames."""
+        if self._capture is None:
+            self._capture = make()
+        return self._capture
+
     def close(self) -> None:
         """Close the files behind the disks."""
         for disk in self._disks.values():
             disk.close()
+        if self._capture is not None:
+            self._capture.close()
         self._disks.clear()
         self._folders.clear()

@@ -24,6 +24,13 @@ class RunOptions:
         self.trace: Path | None = None
         self.screenshot: Path | None = None
         self.debug: bool = False
+        self.nic: str | None = None
+        self.net: Any = None
+        self.forward: list[tuple[int, int]] = []
+        self.pcap: Path | None = None
+        self.mac: bytes | str | None = None
+        self.net_loss: float = 0.0
+        self.net_delay: int = 0
         self.ansi: bool = False
         self.terminal_size: tuple[int, int] | None = None
         self.snp: bool = False

@@ -1,7 +1,7 @@
 """The PC board: the devices that EFI programs and the operating systems behind them expect, at the places of QEMU's Q35."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine.computer import Computer
 from machine.console import HostConsole
@@ -16,10 +16,17 @@ from machine.pci import lpc_bridge
 from machine.pci.bus import PciBus
 from machine.pci.host_bridge import HostBridge
 
+if TYPE_CHECKING:
+    from machine.net.backend import Backend
+
 COM1 = 0x3F8
 ECAM_BASE = 0xE000_0000
 ECAM_BUSES = 256
 ELCR = 0x4D0
+NIC_SLOT = 3
+PCI_MEMORY = range(0xC000_0000, ECAM_BASE)
+PCI_PORTS = range(0x6000, 0x8000)
+"""What `plug_nic` hands out, within the windows that the ACPI tables state."""
 
 
 class PcBoard:
@@ -76,6 +83,25 @@ class PcBoard:
         bus.add_mmio(APIC_BASE, APIC_SIZE, interrupts.read_local_apic, interrupts.write_local_apic)
         for apic in interrupts.local_apics:
             apic.enter_virtual_wire_mode()
+
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
+        """Plug a network device, "virtio" or "virtio-legacy", in at 00:03.0; enabled, as firmware leaves it."""
+        from machine.devices.virtio.net import VirtioNet
+        from machine.net.port import NetworkPort
+        from machine.pci import resources
+
+        def deliver(address: int, data: int) -> None:
+            self.interrupts.deliver_msi(address, data)
+
+        computer = self.computer
+        port = NetworkPort(backend, computer.idle.effect)
+        device = VirtioNet(computer.memory, port, mac, defer=computer.post)
+        if kind == "virtio-legacy":
+            from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport
+        else:
+            from machine.devices.virtio.pci_modern import VirtioPciModern as Transport  # type: ignore[assignment]
+        self.pci.add(Transport(device, deliver), NIC_SLOT)
+        resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
     def _input_polled(self) -> None:
         if self.console.dirty:
