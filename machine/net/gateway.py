@@ -200,7 +200,7 @@ class Gateway(Backend):
         if mac is not None:
             self._emit(mac, packets.ETHERTYPE_IPV4, packet.pack())
             return
-        if len(self._waiting) < _WAITING_FOR_ARP:
+        if len(self._waiting) < _WAITING_FOR_ARP and all(packet.payload != w.payload for w in self._waiting):
             self._waiting.append(packet)
         request = Arp(packets.ARP_REQUEST, GATEWAY_MAC, GATEWAY, bytes(6), packet.destination)
         self._emit(packets.BROADCAST_MAC, packets.ETHERTYPE_ARP, request.pack())
