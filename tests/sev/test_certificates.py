@@ -148,10 +148,19 @@ def test_what_is_not_of_amd_s_form_is_refused(milan: Platform) -> None:
         Certificate.decode(_changed(der, b"SEV-VCEK", b"SEV-XCEK"))
     with pytest.raises(MalformedCertificate, match="serial number -1"):
         Certificate.decode(der.replace(b"\x02\x01\x02\x02\x01\x00\x30", b"\x02\x01\x02\x02\x01\xff\x30", 1))
+    for level in ("0202007f", "020100db", "0202ffdb", "04020000"):
+        with pytest.raises(MalformedCertificate, match="ucodeSPL"):
+            Certificate.decode(_changed(der, bytes.fromhex("020200db"), bytes.fromhex(level)))
     with pytest.raises(MalformedCertificate, match="no certificate"):
         Certificate.decode(der + b"\0")
     with pytest.raises(MalformedCertificate, match="16384"):
         Certificate.decode(b"\x30" * 20000)
+
+
+def test_the_issuer_s_name_counts(milan: Platform) -> None:
+    issued = milan.authority().certificates
+    problem = milan.leaf("vcek").signature_problem(issued[ASVK])
+    assert problem == "issued by SEV-Milan, not by SEV-VLEK-Milan"
 
 
 def test_another_hash_in_the_signature_is_named(milan: Platform) -> None:

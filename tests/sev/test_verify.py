@@ -4,13 +4,17 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sev.appraisal import ALL, appraise
 from sev.certificates import ARK, ASK, ASVK, Certificate
 from sev.platform import VCEK, VLEK, Platform
-from sev.platform.issue import issue_crl
+from sev.platform import der as asn1
+from sev.platform.issue import issue_crl, issue_leaf
 from sev.report import SIGNED_SIZE, SIZE, Report
 from sev.revocation import Crl
 from sev.tcb import Tcb
@@ -207,6 +211,40 @@ def test_an_intermediate_that_may_not_sign_is_refused(milan: Platform) -> None:
     raw = _signed(milan)
     for wrong in (issued[ASVK], milan.leaf(VLEK)):
         assert not verify(raw, [milan.leaf(VCEK), wrong], roots=[issued[ARK]]).verified
+
+
+def _resigned(certificate: Certificate, old: str, new: str, key: RSAPrivateKey) -> Certificate:
+    """The certificate with some bytes of its signed part changed, signed again."""
+    assert certificate.tbs.count(bytes.fromhex(old)) == 1
+    tbs = certificate.tbs.replace(bytes.fromhex(old), bytes.fromhex(new))
+    scheme = certificate.der[4 + len(tbs) : -(4 + 1 + len(certificate.signature))]
+    signature = key.sign(tbs, padding.PSS(padding.MGF1(hashes.SHA384()), 48), hashes.SHA384())
+    return Certificate.decode(asn1.sequence(tbs, scheme, asn1.bits(signature)))
+
+
+def test_the_intermediate_must_be_an_authority(milan: Platform) -> None:
+    raw, issued = _signed(milan), milan.authority().certificates
+    key = milan.authority().key(ARK)
+    same = _resigned(issued[ASK], "0101ff020100", "0101ff020100", key)
+    assert verify(raw, [milan.leaf(VCEK), same], roots=[issued[ARK]]).verified
+    for old, new in (("0101ff020100", "010100020100"), ("030201" + "04", "030201" + "02")):
+        wrong = _resigned(issued[ASK], old, new, key)
+        assert wrong.signature_problem(issued[ARK]) is None
+        verdict = verify(raw, [milan.leaf(VCEK), wrong], roots=[issued[ARK]])
+        assert verdict.status == UNTRUSTED
+        assert "no certificate authority" in verdict.reason
+
+
+def test_a_leaf_of_the_right_key_for_another_tcb_is_refused(milan: Platform) -> None:
+    leaf, issued = milan.leaf(VCEK), milan.authority().certificates
+    for name in leaf.spl:
+        tcb = Tcb.of(leaf.line, **{**leaf.spl, name: leaf.spl[name] + 1})
+        validity = leaf.not_before, leaf.not_after
+        der = issue_leaf(tcb, leaf.hwid, leaf.ec_point, milan.authority().key(ASK), validity)
+        verdict = verify(_signed(milan), [Certificate.decode(der), issued[ASK]], roots=[issued[ARK]])
+        assert _outcome(verdict, "signature") == PASSED
+        assert verdict.status == UNTRUSTED
+        assert verdict.failed[0].field == "REPORTED_TCB"
 
 
 def test_the_default_policy(milan: Platform) -> None:
