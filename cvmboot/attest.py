@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cvmboot.attest_fetch import (
+    FETCH_STATUS,
+    CacheOption,
+    KdsOption,
+    OfflineOption,
+    cache_app,
+    complete,
+    explain_missing,
+    fetch,
+)
+from cvmboot.attest_input import Certs, File, Json, add_collateral, evidence_in, malformed
 from cvmboot.errors import CvmbootError, UsageError
 
 if TYPE_CHECKING:
@@ -18,58 +29,15 @@ if TYPE_CHECKING:
 STATUS_HELP = """Exit status: 0 verified; 1 an error of ours; 2 wrong usage; 3 malformed evidence; 4 signature or chain;
 5 a certificate is missing or expired; 6 revoked; 7 policy.
 """
-_LARGEST_FILE = 4 << 20
-_CERTIFICATE_SUFFIXES = {".pem", ".der", ".crt", ".cer", ".crl", ".table"}
 _MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "not asked": "not asked"}
 
 app = typer.Typer(help="Decode and verify SEV-SNP attestation reports.", no_args_is_help=True)
-
-_File = Annotated[
-    Path,
-    typer.Argument(
-        help="The report: 1184 raw bytes, hex or base64 text, or MSG_REPORT_RSP; - for standard input.", metavar="FILE"
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-
-
-def read_limited(path: Path) -> bytes:
-    """A file's bytes, or standard input's for "-"; CvmbootError if it cannot be read or is larger than 4 MiB."""
-    try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read(_LARGEST_FILE + 1)
-        else:
-            with path.open("rb") as file:
-                data = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise CvmbootError(f"{path}: {error.strerror}") from None
-    if len(data) > _LARGEST_FILE:
-        raise CvmbootError(f"{path}: more than {_LARGEST_FILE} bytes")
-    return data
-
-
-def _evidence(path: Path) -> "Evidence":
-    """The evidence in a file. Exit with MALFORMED if there is none."""
-    from sev.errors import SevError
-    from sev.evidence import read_evidence
-
-    data = read_limited(path)
-    try:
-        return read_evidence(data)
-    except SevError as error:
-        raise _malformed(f"{path}: {error}") from None
-
-
-def _malformed(text: str) -> typer.Exit:
-    from cvmboot.cli import complain
-    from sev.verdict import MALFORMED
-
-    complain(text)
-    return typer.Exit(MALFORMED)
+app.command("fetch", epilog=FETCH_STATUS)(fetch)
+app.add_typer(cache_app, name="cache")
 
 
 @app.command("show")
-def show(file: _File, as_json: _Json = False) -> None:
+def show(file: File, as_json: Json = False) -> None:
     """Decode a report. Nothing is verified.
 
     Exit status: 0; 1 the file cannot be read; 2 wrong usage; 3 it holds no report.
@@ -78,11 +46,11 @@ def show(file: _File, as_json: _Json = False) -> None:
     from sev.errors import SevError
     from sev.report import Report
 
-    evidence = _evidence(file)
+    evidence = evidence_in(file)
     try:
         report = Report.decode(evidence.report)
     except SevError as error:
-        raise _malformed(f"{file}: {error}") from None
+        raise malformed(f"{file}: {error}") from None
     # A report of version 2 does not say of which line it is, but a certificate that came with it does.
     lines = {certificate.line.name for certificate in evidence.certificates}
     plain = decoded(report, lines.pop() if len(lines) == 1 else "")
@@ -114,15 +82,12 @@ def _as_text(plain: dict[str, Any], indent: str = "") -> str:
 
 @app.command("verify", epilog=STATUS_HELP)
 def verify(
-    file: _File,
+    file: File,
     platform: Annotated[
         Path | None,
         typer.Option("--platform", help="Trust this emulated platform, too. The verdict says EMULATED.", metavar="DIR"),
     ] = None,
-    certs: Annotated[
-        list[Path] | None,
-        typer.Option("--certs", help="Certificates and CRLs, PEM or DER; may be repeated.", metavar="FILE_OR_DIR"),
-    ] = None,
+    certs: Certs = None,
     at: Annotated[
         str | None,
         typer.Option("--at", help="Time of verification (UTC), such as 2026-08-19; default now.", metavar="TIME"),
@@ -133,10 +98,14 @@ def verify(
             "--allow", help="Do not ask for: debug, migration, vmpl, reserved; may be repeated.", metavar="WHAT"
         ),
     ] = None,
-    as_json: _Json = False,
+    cache: CacheOption = None,
+    kds: KdsOption = None,
+    offline: OfflineOption = False,
+    as_json: Json = False,
 ) -> None:
     """Verify a report: signature, chain to a root of AMD's, chip, TCB, validity, revocation, and the default policy.
 
+    Certificates come from the evidence, --certs, the cache, and only if one is missing from KDS.
     The default policy: no DEBUG, no migration agent, VMPL 0, nothing reserved set.
     """
     from sev.appraisal import ALL, appraise
@@ -146,13 +115,14 @@ def verify(
     moment = _moment(at)
     if unknown := set(allow or ()) - set(ALL):
         raise UsageError(f"--allow {sorted(unknown)[0]}: wanted {', '.join(ALL)}")
-    evidence = _evidence(file)
-    for path in certs or ():
-        _add_collateral(evidence, path)
+    evidence = evidence_in(file)
+    add_collateral(evidence, certs or ())
     roots = _platform_certificates(evidence, platform) if platform else []
+    found = complete(evidence, cache, kds, offline, roots, moment)
     verdict = verify_report(evidence.report, evidence.certificates, roots=roots, crls=evidence.crls, at=moment)
     if any(check.name == "signature" for check in verdict.checks):
         appraise(verdict, Report.decode(evidence.report), allow or ())
+    explain_missing(verdict, found)
     if as_json:
         sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n")
     else:
@@ -168,26 +138,6 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         raise UsageError(f"--at {text}: wanted a time such as 2026-08-19 or 2026-08-19T12:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _add_collateral(evidence: "Evidence", path: Path) -> None:
-    """Add a file's certificates, or those of a folder's files; in a folder, what is no certificate of AMD's is left out."""
-    from cvmboot.cli import complain
-    from sev.errors import SevError
-    from sev.evidence import add_certificates
-
-    if not path.is_dir():
-        try:
-            add_certificates(evidence, read_limited(path))
-        except SevError as error:
-            raise _malformed(f"{path}: {error}") from None
-        return
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() in _CERTIFICATE_SUFFIXES and file.is_file():
-            try:
-                add_certificates(evidence, read_limited(file))
-            except SevError as error:
-                complain(f"{file}: left out: {error}")
 
 
 def _platform_certificates(evidence: "Evidence", folder: Path) -> list["Certificate"]:

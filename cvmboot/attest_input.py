@@ -1,0 +1,115 @@
+"""What `cvmboot attest` reads: the evidence in a file, and the certificates that are handed over beside it."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cvmboot.errors import CvmbootError
+
+if TYPE_CHECKING:
+    from sev.collateral.pieces import Piece
+    from sev.evidence import Evidence
+
+LARGEST_FILE = 4 << 20
+MOST_FILES = 10_000
+CERTIFICATE_SUFFIXES = frozenset({".pem", ".der", ".crt", ".cer", ".crl", ".table", ".bundle"})
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="The report: 1184 raw bytes, hex or base64 text, MSG_REPORT_RSP, or a bundle; - for standard input.",
+        metavar="FILE",
+    ),
+]
+Certs = Annotated[
+    list[Path] | None,
+    typer.Option("--certs", help="Certificates and CRLs: PEM, DER, bundle; may be repeated.", metavar="FILE_OR_DIR"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+
+def read_limited(path: Path) -> bytes:
+    """A file's bytes, or standard input's for "-"; CvmbootError if it cannot be read or is larger than 4 MiB."""
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(LARGEST_FILE + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise CvmbootError(f"{path}: {error.strerror}") from None
+    if len(data) > LARGEST_FILE:
+        raise CvmbootError(f"{path}: more than {LARGEST_FILE} bytes")
+    return data
+
+
+def malformed(text: str) -> typer.Exit:
+    """Say it; gives the exit with status MALFORMED."""
+    from cvmboot.cli import complain
+    from sev.verdict import MALFORMED
+
+    complain(text)
+    return typer.Exit(MALFORMED)
+
+
+def evidence_in(path: Path) -> "Evidence":
+    """The evidence in a file, which may be a bundle. Exit with MALFORMED if there is none."""
+    from sev.collateral.bundle import Bundle, is_bundle
+    from sev.errors import SevError
+    from sev.evidence import read_evidence
+
+    data = read_limited(path)
+    try:
+        return Bundle.decode(data).evidence() if is_bundle(data) else read_evidence(data)
+    except SevError as error:
+        raise malformed(f"{path}: {error}") from None
+
+
+def add_collateral(evidence: "Evidence", paths: Iterable[Path]) -> None:
+    """Add what --certs names to the evidence. Exit with MALFORMED for a file that holds no certificate of AMD's."""
+    from sev.revocation import Crl
+
+    for path in paths:
+        for piece in pieces_in(path):
+            if isinstance(piece.item, Crl):
+                evidence.crls.append(piece.item)
+            else:
+                evidence.certificates.append(piece.item)
+
+
+def pieces_in(path: Path) -> list["Piece"]:
+    """Certificates and CRLs in a file, or in the files of a folder; there, what is no certificate of AMD's is left out."""
+    from cvmboot.cli import complain
+    from sev.errors import SevError
+
+    if not path.is_dir():
+        try:
+            return _pieces_in_file(path)
+        except SevError as error:
+            raise malformed(f"{path}: {error}") from None
+    pieces = []
+    for number, file in enumerate(sorted(path.iterdir())):
+        if number >= MOST_FILES:
+            raise CvmbootError(f"{path}: more than {MOST_FILES} files")
+        if file.suffix.lower() in CERTIFICATE_SUFFIXES and file.is_file():
+            try:
+                pieces += _pieces_in_file(file)
+            except SevError as error:
+                complain(f"{file}: left out: {error}")
+    return pieces
+
+
+def _pieces_in_file(path: Path) -> list["Piece"]:
+    from sev.collateral.bundle import Bundle, is_bundle
+    from sev.collateral.pieces import EVIDENCE, Piece
+    from sev.evidence import Evidence, add_certificates
+
+    data = read_limited(path)
+    if is_bundle(data):
+        return Bundle.decode(data).pieces
+    found = Evidence(b"")
+    add_certificates(found, data)
+    return [*(Piece(item, EVIDENCE) for item in found.certificates), *(Piece(item, EVIDENCE) for item in found.crls)]
