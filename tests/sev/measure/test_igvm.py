@@ -65,6 +65,7 @@ HEADERS = [
     platform(2, 1),
     platform(1, 2),
     header(0x101, struct.pack("<QII", 0x30000, 1, 0)),
+    header(0x101, struct.pack("<QII", 0x1F, 2, 0)),
     header(0x80000777, b"optional, and unknown"),
     area(3, 0x2000),
     page(0x1000, 0x1000),

@@ -82,10 +82,10 @@ def test_kernel_files(measure: Shell, ovmf: str, tmp_path: Path) -> None:
     files = ("--ovmf", ovmf, "--kernel", kernel, "--initrd", initrd, "--append", "quiet")
     assert measure(*files, "--vcpu-type", "EPYC-Milan") == wanted + "\n"
     assert measure(*files, "--mode", "sev") == sev_launch_digest(FIRMWARE, hashes).hex() + "\n"
-    told = measure.json(*files[:-1], "wrong", "--explain", wanted, status=7)
+    told = measure.json(*files[:-1], "wrong", "--explain", wanted, "--max-vcpus", 4, status=7)
     assert not told["found"]
     bare = snp_launch_digest(FIRMWARE, vcpus=1, signature=MILAN, kernel=KernelHashes.of(b"K" * (3 << 20), b"", "quiet"))
-    assert "kernel hashes as given, no initrd\n" in measure(*files, "--explain", bare.hex())
+    assert "kernel hashes as given, no initrd\n" in measure(*files, "--explain", bare.hex(), "--max-vcpus", 4)
 
 
 def test_svsm_and_igvm(measure: Shell, ovmf: str, tmp_path: Path) -> None:
@@ -125,6 +125,12 @@ def test_explain(measure: Shell, ovmf: str) -> None:
     text = measure("--ovmf", ovmf, "--explain", "00" * 48, "--max-vcpus", 2, status=7)
     assert text.startswith("nothing gives this digest")
     assert "vCPUs           1 to 2\n" in text
+
+
+def test_explain_takes_the_file_of_a_report(measure: Shell, ovmf: str, real_data: Path) -> None:
+    report = real_data / "pairs" / "milan-v2-vcek-120d77b2" / "report.bin"
+    told = measure.json("--ovmf", ovmf, "--explain", report, "--max-vcpus", 2, status=7)
+    assert told["digest"] == report.read_bytes()[0x90:0xC0].hex()
 
 
 def test_inspect(measure: Shell, ovmf: str) -> None:
