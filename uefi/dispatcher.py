@@ -6,7 +6,8 @@ Stubs of runtime services lie in runtime memory, all others in boot services mem
 any is given out: a write to a page that the guest has executed would drop all translated code.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
@@ -161,7 +162,7 @@ class Dispatcher:
                 del values[0]
             self.current = service
             result = service.handler(target, cpu, *values)
-            if isinstance(result, Generator):
+            if type(result) is GeneratorType:
                 firmware.calls.start_steps(cpu, rsp, service, result)
                 return None
         except EfiError as error:

@@ -7,6 +7,7 @@ the package's own. Two handles on one library: `gil` keeps the interpreter lock 
 
 import ctypes
 import importlib.util
+import struct
 from pathlib import Path
 
 from machine.errors import EngineError
@@ -80,24 +81,6 @@ MMIO_READ_CALLBACK = ctypes.CFUNCTYPE(_U64, _VOID, _U64, ctypes.c_uint, _VOID)
 MMIO_WRITE_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U64, ctypes.c_uint, _U64, _VOID)
 
 
-_VALUES = ctypes.c_uint64 * 32
-_POINTERS = ctypes.c_void_p * 32
-_NUMBERS = ctypes.c_int * 32
-
-
-class Batch:
-    """A fixed group of registers, read or written by one call on preallocated arrays."""
-
-    __slots__ = ("count", "numbers", "pointers", "values")
-
-    def __init__(self, registers: tuple[int, ...]) -> None:
-        self.count = len(registers)
-        self.values = _VALUES()
-        self.numbers = _NUMBERS(*(REGISTERS[r] for r in registers))
-        base = ctypes.addressof(self.values)
-        self.pointers = _POINTERS(*(base + 8 * n for n in range(self.count)))
-
-
 class Library:
     """The loaded library; EngineError if the package is not installed."""
 
@@ -122,9 +105,7 @@ class Library:
         self.reg_write = gil.uc_reg_write
         self.reg_write.argtypes = (_VOID, _INT, _VOID)
         self.reg_read_batch = gil.uc_reg_read_batch
-        self.reg_read_batch.argtypes = (_VOID, _VOID, _VOID, _INT)
-        self.reg_write_batch = gil.uc_reg_write_batch
-        self.reg_write_batch.argtypes = (_VOID, _VOID, _VOID, _INT)
+        # No argtypes: its arguments are ctypes objects already, and checking them takes as long as the call.
         self.mem_map_ptr = gil.uc_mem_map_ptr
         self.mem_map_ptr.argtypes = (_VOID, _U64, _U64, _U32, _VOID)
         self.mmio_map = gil.uc_mmio_map
@@ -141,3 +122,28 @@ class Library:
         """EngineError with Unicorn's own words unless `code` is UC_ERR_OK."""
         if code != ERR_OK:
             raise EngineError(f"unicorn: {what}: {self.strerror(code).decode()} ({code})")
+
+
+class Batch:
+    """A fixed group of a CPU's registers, read by one call on preallocated arrays."""
+
+    __slots__ = ("_count", "_handle", "_keep", "_numbers", "_pointers", "_read", "_unpack", "_values")
+
+    def __init__(self, library: "Library", handle: ctypes.c_void_p, registers: tuple[int, ...]) -> None:
+        count = len(registers)
+        values = (ctypes.c_uint64 * count)()
+        base = ctypes.addressof(values)
+        numbers = (_INT * count)(*(REGISTERS[r] for r in registers))
+        pointers = (_VOID * count)(*range(base, base + 8 * count, 8))
+        self._keep = (numbers, pointers)
+        self._numbers, self._pointers = _VOID(ctypes.addressof(numbers)), _VOID(ctypes.addressof(pointers))
+        self._values = values
+        self._count = _INT(count)
+        self._handle = handle
+        self._read = library.reg_read_batch
+        self._unpack = struct.Struct(f"<{count}Q").unpack_from
+
+    def read(self) -> tuple[int, ...]:
+        """Their values now."""
+        self._read(self._handle, self._numbers, self._pointers, self._count)
+        return self._unpack(self._values)

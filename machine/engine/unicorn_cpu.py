@@ -41,12 +41,13 @@ class UnicornCpu:
         self.handle = handle
         self._scratch = ctypes.create_string_buffer(64)
         self._value = ctypes.c_uint64.from_buffer(self._scratch)
-        self._value_at = ctypes.addressof(self._scratch)
-        self._arguments = Batch((reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
-        self._control = Batch((reg.CR0, reg.CR3, reg.CR4, reg.CS))
-        self._general = Batch(reg.GENERAL)
-        self._mode_key: tuple[int, int, int] | None = None
-        self._mode: Mode | None = None
+        self._value_at = ctypes.c_void_p(ctypes.addressof(self._scratch))
+        self._arguments = Batch(lib, handle, (reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
+        self._control = Batch(lib, handle, (reg.CR0, reg.CR3, reg.CR4, reg.CS))
+        self._general = Batch(lib, handle, reg.GENERAL)
+        self._user = False
+        self._mode_key: tuple[int, ...] | None = None
+        self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
         self._hooked: set[int] = set()
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
@@ -118,16 +119,12 @@ class UnicornCpu:
 
     def arguments(self) -> tuple[int, int, int, int, int]:
         """RCX, RDX, R8, R9, RSP."""
-        batch = self._arguments
-        self._lib.reg_read_batch(self.handle, batch.numbers, batch.pointers, 5)
-        values = batch.values
-        return values[0], values[1], values[2], values[3], values[4]
+        rcx, rdx, r8, r9, rsp = self._arguments.read()
+        return rcx, rdx, r8, r9, rsp
 
     def general(self) -> list[int]:
         """RAX to R15, RIP, RFLAGS by one call."""
-        batch = self._general
-        self._lib.reg_read_batch(self.handle, batch.numbers, batch.pointers, batch.count)
-        return batch.values[: batch.count]
+        return list(self._general.read())
 
     def read_msr(self, index: int) -> int:
         """Read an MSR that Unicorn keeps."""
@@ -196,26 +193,24 @@ class UnicornCpu:
 
     def mode(self) -> Mode:
         """The paging mode as the control registers have it now."""
-        batch = self._control
-        self._lib.reg_read_batch(self.handle, batch.numbers, batch.pointers, 4)
-        values = batch.values
-        key = (values[0], values[1], values[2])
-        if key != self._mode_key or self._mode is None:
-            self._mode_key = key
-            self._mode = Mode(*key, self._efer)
+        values = self._control.read()
+        if values != self._mode_key:
+            self._mode_key = values
+            cr0, cr3, cr4, cs = values
+            self._mode = Mode(cr0, cr3, cr4, self._efer)
+            self._user = cs & 3 == 3
         return self._mode
 
     def _fill(self, _uc: int, address: int, kind: int, entry: Any, _user: int) -> bool:
         try:
             mode = self.mode()
             access = _ACCESS[kind]
-            user = self._control.values[3] & 3 == 3
             page = address & ~0xFFF
             if page == gateway.LINEAR and self._gateway is not None:
                 entry[0].paddr = gateway.PHYSICAL
                 entry[0].perms = abi.PROT_ALL
                 return True
-            found = self._handlers.translate(self, mode, address, access, user)
+            found = self._handlers.translate(self, mode, address, access, self._user)
             physical = found.physical
             memory = self._engine.memory
             frame = physical >> 12
