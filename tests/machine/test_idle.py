@@ -1,0 +1,39 @@
+"""How long a guest that idles is made to sleep."""
+
+from machine.idle import LONG, NEAR, RUN, SHORT, WHILE, IdleDetector
+
+
+class Guest:
+    """Polls its input every microsecond, and is told to sleep."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.slept: list[int] = []
+        self.detector = IdleDetector(self._sleep, lambda: self.now)
+
+    def _sleep(self, nanoseconds: int) -> None:
+        self.slept.append(nanoseconds)
+        self.now += nanoseconds
+
+    def poll(self, times: int) -> list[int]:
+        self.slept.clear()
+        for _ in range(times):
+            self.now += 1000
+            self.detector.input_poll()
+        return self.slept
+
+
+def test_sleeps_grow_when_a_guest_has_idled_for_a_while() -> None:
+    guest = Guest()
+    assert guest.poll(RUN - 1) == []
+    assert guest.poll(WHILE + 3) == [SHORT] * WHILE + [LONG] * 3
+
+
+def test_work_starts_it_anew() -> None:
+    guest = Guest()
+    guest.poll(RUN + WHILE + 3)
+    guest.detector.effect()
+    assert guest.poll(RUN + 1) == [SHORT] * 2
+    guest.poll(WHILE)
+    guest.now += 2 * NEAR  # a computation
+    assert guest.poll(RUN + 1) == [SHORT] * 2
