@@ -1,0 +1,1 @@
+"""The gVNIC, Compute Engine's virtual network interface (PCI 1ae0:0042), as its device sees it."""
