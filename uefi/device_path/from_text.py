@@ -229,8 +229,8 @@ def _ipv6(arguments: list[str]) -> Node:
         Protocol=_ip_protocol(arguments, 1),
         Origin=parameters.choice(arguments, 2, forms.IPV6_ORIGINS),
         LocalIp=parameters.ip_address(arguments, 3, 16),
-        Gateway=parameters.ip_address(arguments, 4, 16),
-        PrefixLength=parameters.number(arguments, 5),
+        PrefixLength=parameters.number(arguments, 4),
+        Gateway=parameters.ip_address(arguments, 5, 16),
     )
 
 

@@ -138,7 +138,7 @@ def _acpi(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
 
 def _acpi_ex(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     hid_text, cid_text, uid_text = (_ascii(fields[name]) for name in ("HIDSTR", "CIDSTR", "UIDSTR"))
-    if allow_shortcuts and uid_text and not hid_text and not cid_text:
+    if uid_text and not hid_text and not cid_text:
         return f"AcpiExp({_hid(fields['HID'])},{_hid(fields['CID'])},{uid_text})"
     if display_only:
         hid, cid = hid_text or _hid(fields["HID"]), cid_text or _hid(fields["CID"])
@@ -219,7 +219,7 @@ def _ipv6(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:
     number = fields["Origin"]
     origin = forms.IPV6_ORIGINS[number] if number < len(forms.IPV6_ORIGINS) else f"0x{number:X}"
     local, gateway = _ipv6_address(fields["LocalIp"]), _ipv6_address(fields["Gateway"])
-    return f"IPv6({remote},{_ip_protocol(fields['Protocol'])},{origin},{local},{gateway},0x{fields['PrefixLength']:X})"
+    return f"IPv6({remote},{_ip_protocol(fields['Protocol'])},{origin},{local},0x{fields['PrefixLength']:X},{gateway})"
 
 
 def _infiniband(fields: Fields, display_only: bool, allow_shortcuts: bool) -> str:

@@ -48,7 +48,7 @@ FORMS: list[tuple[Node, str]] = [
     (
         build(3, 13, RemoteIp=b"\xfe\x80" + bytes(13) + b"\x01", Protocol=17, Origin=1, PrefixLength=64),
         "IPv6(FE80:0000:0000:0000:0000:0000:0000:0001,UDP,StatelessAutoConfigure,"
-        "0000:0000:0000:0000:0000:0000:0000:0000,0000:0000:0000:0000:0000:0000:0000:0000,0x40)",
+        "0000:0000:0000:0000:0000:0000:0000:0000,0x40,0000:0000:0000:0000:0000:0000:0000:0000)",
     ),
     (nodes.uart(115200), "Uart(115200,8,N,1)"),
     (build(3, 14), "Uart(DEFAULT,DEFAULT,D,D)"),
