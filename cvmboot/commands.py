@@ -16,7 +16,8 @@ Keys: Ctrl-A X leaves, Ctrl-A H shows the keys; all others go to the guest, Ctrl
 Standard input may be a pipe: it is typed on the console, and its end does not end the guest.
 
 Exit status: 0 the guest shut down or returned EFI_SUCCESS; 1 an error of ours; 2 wrong usage; 3 the guest returned an
-error; 4 it crashed; 5 --timeout ran out; 130 Ctrl-C; 141 nobody reads the output.
+error; 4 it crashed; 5 --timeout ran out; 6 it broke SEV-SNP's rules under --snp-check strict; 130 Ctrl-C; 141 nobody
+reads the output.
 """
 EXAMPLES = """Examples:
 
@@ -24,6 +25,7 @@ EXAMPLES = """Examples:
   cvmboot run go-boot.efi
   printf 'info\\nshutdown\\n' | cvmboot run go-boot.efi --timeout 10
   cvmboot run BOOTX64.EFI --esp ./esp --vars vars.bin --memory 4G
+  cvmboot run --snp --platform ./chip tamago-sev-example.efi
   cvmboot run app.efi --args "-v one two" --trace calls.jsonl
 """
 
