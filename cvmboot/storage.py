@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from cvmboot.errors import CvmbootError
 from cvmboot.media import Media
-from images.block import BlockDevice
 from images.errors import ImageError
 from uefi.device_path import nodes
 from uefi.device_path import path as device_path
@@ -14,6 +13,7 @@ from uefi.guids import Guid
 from uefi.platform import PCI_ROOT, Platform, Volume
 
 if TYPE_CHECKING:
+    from images.block import BlockDevice
     from images.disk import Disk
     from images.fat.volume import FatVolume
 
@@ -77,7 +77,7 @@ class _Mounts:
         self._now = now
         self._volumes: list[FatVolume] = []
 
-    def open_fat(self, device: BlockDevice) -> "FatVolume | None":
+    def open_fat(self, device: "BlockDevice") -> "FatVolume | None":
         """The FAT volume on `device`, if there is one."""
         from images.fat.bpb import looks_like_fat
         from images.fat.volume import FatVolume

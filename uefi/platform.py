@@ -4,8 +4,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from images.block import BlockDevice
-from images.tree import FileSystem
 from machine.console import HostConsole
 from uefi import guids
 from uefi import memory_types as mt
@@ -17,7 +15,6 @@ from uefi.device_path.nodes import Node
 from uefi.guids import Guid
 from uefi.interface import Interface
 from uefi.memory_map import PAGE
-from uefi.protocols.block_io import BlockIo, DiskIo
 from uefi.protocols.serial_io import SerialIo
 from uefi.protocols.simple_file_system import SimpleFileSystem
 from uefi.protocols.simple_text_input import SimpleTextInput
@@ -25,6 +22,8 @@ from uefi.protocols.simple_text_input_ex import SimpleTextInputEx
 from uefi.protocols.simple_text_output import SimpleTextOutput
 
 if TYPE_CHECKING:
+    from images.block import BlockDevice
+    from images.tree import FileSystem
     from uefi.firmware import Firmware
     from uefi.graphics.framebuffer import Framebuffer
     from uefi.hii.database import Database
@@ -37,7 +36,7 @@ _COM1 = nodes.acpi("PNP0501", 0)
 class Volume:
     """A device with a file system: what the boot manager looks at."""
 
-    def __init__(self, handle: int, path: bytes, file_system: FileSystem) -> None:
+    def __init__(self, handle: int, path: bytes, file_system: "FileSystem") -> None:
         self.handle = handle
         self.path = path
         self.file_system = file_system
@@ -140,7 +139,7 @@ class Platform:
         offer(guids.HII_FONT_PROTOCOL, "hii_font", "HiiFont")
         offer(guids.HII_CONFIG_ROUTING_PROTOCOL, "hii_config_routing", "HiiConfigRouting")
 
-    def add_file_system(self, file_system: FileSystem, node: Node) -> Volume:
+    def add_file_system(self, file_system: "FileSystem", node: Node) -> Volume:
         """A volume that is not on a block device: a host's folder."""
         path = device_path.join(PCI_ROOT, node)
         handle = self.add(path)
@@ -153,13 +152,15 @@ class Platform:
 
     def add_block_device(
         self,
-        device: BlockDevice,
+        device: "BlockDevice",
         path: bytes,
         partition: bool,
-        open_volume: Callable[[BlockDevice], FileSystem | None],
+        open_volume: "Callable[[BlockDevice], FileSystem | None]",
         written: Callable[[], None],
     ) -> int:
         """A disk or partition, with a file system if `open_volume` finds one; the guest's writes call `written`."""
+        from uefi.protocols.block_io import BlockIo, DiskIo
+
         firmware = self.firmware
         handle = self.add(path)
         firmware.handles.install(handle, guids.BLOCK_IO_PROTOCOL, BlockIo(firmware, device, partition, written))

@@ -5,12 +5,10 @@ from typing import Any
 
 from uefi import guids
 from uefi.guids import Guid
-from uefi.security import signature_lists
-from uefi.security.errors import SignatureListError
 from uefi.status import EfiError, Status
 from uefi.time import EfiTime
 from uefi.variables import attributes as attr
-from uefi.variables import authentication, rules, secure_boot
+from uefi.variables import rules, secure_boot
 from uefi.variables.variable import HEADER_SIZE, Key, Variable, storage_size
 
 _PK = ("PK", guids.GLOBAL_VARIABLE)
@@ -104,6 +102,8 @@ class VariableStore:
         attr.check(attributes)
         descriptor = None
         if attributes & attr.TIME_BASED_AUTHENTICATED_WRITE_ACCESS:
+            from uefi.variables import authentication
+
             descriptor = authentication.parse_descriptor(data)
         payload = descriptor.payload if descriptor else bytes(data)
         self._check_size(name, len(payload))
@@ -117,6 +117,8 @@ class VariableStore:
             raise EfiError(Status.WRITE_PROTECTED, f"{name} cannot be written in {self.mode} mode")
         time, signer = None, None
         if descriptor:
+            from uefi.variables import authentication
+
             accepted = authentication.authenticate(
                 name,
                 guid,
@@ -206,7 +208,10 @@ class VariableStore:
             wanted.data = self._appended(old, wanted.data)
             wanted.time = max(old.time, wanted.time, key=EfiTime.sort_key)
             rules.check(wanted.name, wanted.guid, wanted.attributes, len(wanted.data))
-        authentication.check_signature_lists(wanted.name, wanted.guid, wanted.data)
+        if wanted.key in rules.POLICY_KEYS:
+            from uefi.variables import authentication
+
+            authentication.check_signature_lists(wanted.name, wanted.guid, wanted.data)
         self._check_size(wanted.name, len(wanted.data))
         if wanted.size > (old.size if old else 0):
             total = self._limits.non_volatile if wanted.non_volatile else self._limits.volatile
@@ -218,6 +223,9 @@ class VariableStore:
 
     def _appended(self, old: Variable, addition: bytes) -> bytes:
         if old.key in rules.POLICY_KEYS:
+            from uefi.security import signature_lists
+            from uefi.security.errors import SignatureListError
+
             try:
                 addition = signature_lists.without_known(old.data, addition)
             except SignatureListError as error:
