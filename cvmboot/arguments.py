@@ -182,8 +182,12 @@ OPTIONS = (
         number("--sp-busy", 1_000_000),
     ),
     Option(
-        *("--nic", "nic", "Network device; virtio if --net is given.", "NAME"),
-        _one_of("--nic", "virtio", "virtio-legacy", "none"),
+        "--nic",
+        "nic",
+        "Network device: virtio (if --net is given), virtio-legacy, gvnic, none; gvnic:dqo-rda,rev1 to choose its queue "
+        "formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
+        "NAME",
+        network.nic_name,
     ),
     Option(
         "--net",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from machine.net.backend import Backend
     from machine.net.pcap import Capture
 
-NICS = ("virtio", "virtio-legacy", "none")
+NICS = "virtio, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
 NETWORKS = "user, user:builtin, user:passt, tap:NAME, socket:ADDRESS or none"
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _LOSS_SEED = 0x6376_6D62
@@ -27,6 +27,21 @@ def network_name(text: str) -> str:
     if text in ("user", "user:builtin", "user:passt", "none") or (kind in ("tap", "socket") and colon and rest):
         return text
     raise UsageError(f"--net {text}: wanted {NETWORKS}")
+
+
+def nic_name(text: str) -> str:
+    """A value of --nic. UsageError for what is none."""
+    if text in ("virtio", "virtio-legacy", "none"):
+        return text
+    from machine.devices.gvnic import variant
+
+    try:
+        if variant.is_gvnic(text):
+            variant.parse(text)
+            return text
+    except MachineError:
+        pass
+    raise UsageError(f"--nic {text}: wanted {NICS}")
 
 
 def port_pair(text: str) -> tuple[int, int]:
@@ -108,8 +123,7 @@ def add_network(board: "PcBoard", options: "RunOptions", media: "Media", warn: C
         if given:
             raise UsageError(f"{given[0]}: there is no network device; add --nic virtio")
         return None
-    if nic not in NICS:
-        raise UsageError(f"--nic {nic}: wanted {', '.join(NICS)}")
+    nic_name(nic)
     forwards = [port_pair(pair) if isinstance(pair, str) else pair for pair in _listed(options.forward)]
     if forwards and options.net is not None and not str(options.net).startswith("user"):
         raise UsageError(f"--forward: only --net user forwards ports, not {options.net}")

@@ -18,6 +18,8 @@ from machine.pci.host_bridge import HostBridge
 
 if TYPE_CHECKING:
     from machine.net.backend import Backend
+    from machine.net.port import NetworkPort
+    from machine.pci.device import PciDevice
 
 COM1 = 0x3F8
 ECAM_BASE = 0xE000_0000
@@ -85,23 +87,48 @@ class PcBoard:
             apic.enter_virtual_wire_mode()
 
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
-        """Plug a network device, "virtio" or "virtio-legacy", in at 00:03.0; enabled, as firmware leaves it."""
-        from machine.devices.virtio.net import VirtioNet
+        """Plug a network device in at 00:03.0; enabled, as firmware leaves it.
+
+        `kind` is "virtio", "virtio-legacy" or what `machine.devices.gvnic.variant` takes. MachineError for others.
+        """
         from machine.net.port import NetworkPort
         from machine.pci import resources
 
-        def deliver(address: int, data: int) -> None:
-            self.interrupts.deliver_msi(address, data)
+        port = NetworkPort(backend, self.computer.idle.effect)
+        self.pci.add(
+            self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac), NIC_SLOT
+        )
+        resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
-        computer = self.computer
-        port = NetworkPort(backend, computer.idle.effect)
-        device = VirtioNet(computer.memory, port, mac, defer=computer.post)
+    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
+        from machine.devices.virtio.net import VirtioNet
+
+        device = VirtioNet(self.computer.memory, port, mac, defer=self.computer.post)
         if kind == "virtio-legacy":
             from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport
         else:
             from machine.devices.virtio.pci_modern import VirtioPciModern as Transport  # type: ignore[assignment]
-        self.pci.add(Transport(device, deliver), NIC_SLOT)
-        resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
+        return Transport(device, self._deliver_message)
+
+    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
+        from machine.devices.gvnic import variant
+        from machine.devices.gvnic.device import Gvnic
+
+        computer = self.computer
+        revision, formats = variant.parse(kind)
+        return Gvnic(
+            computer.memory,
+            port,
+            mac,
+            self._deliver_message,
+            defer=computer.post,
+            clock=computer.clock,
+            revision=revision,
+            formats=formats,
+        )
+
+    def _deliver_message(self, address: int, data: int) -> None:
+        self.interrupts.deliver_msi(address, data)
 
     def _input_polled(self) -> None:
         if self.console.dirty:
