@@ -51,6 +51,23 @@ class Collateral:
         return bool(self.leaves) and len(self.chain) == 2
 
 
+class _Known:
+    """The certificates at hand for one report, each with where it came from; what is added goes into the evidence, too."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self._pieces = {certificate.der: Piece(certificate, EVIDENCE) for certificate in evidence.certificates}
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            if piece.item.der not in self._pieces:
+                self._pieces[piece.item.der] = piece
+                self.evidence.certificates.append(_certificate(piece))
+
+    def of_kind(self, kind: str) -> list[Piece]:
+        return [piece for piece in self._pieces.values() if piece.kind == kind]
+
+
 class Resolver:
     """Looks in `cache`, then asks `kds`; either may be None. `roots` are ARKs trusted besides AMD's.
 
@@ -73,34 +90,29 @@ class Resolver:
         found = Collateral()
         if report.version < 2 or report.signing_key not in (SIGNER_VCEK, SIGNER_VLEK) or report.mask_chip_key:
             return found  # no certificate makes this one verify
+        known = _Known(evidence)
         try:
-            leaf = self._leaf(report, evidence, found)
-            ark = self._chain(leaf, evidence, found)
+            leaf = self._leaf(report, known, found)
+            ark = self._chain(leaf, known, found)
         except CollateralError as error:
             found.problem = str(error)
         else:
             self._crl(leaf, ark, evidence, found, at or datetime.now(UTC), want_crl)
         return found
 
-    def _leaf(self, report: Report, evidence: Evidence, found: Collateral) -> Certificate:
+    def _leaf(self, report: Report, known: _Known, found: Collateral) -> Certificate:
         kind = VLEK if report.signing_key == SIGNER_VLEK else VCEK
-        fitting = [
-            Piece(certificate, EVIDENCE)
-            for certificate in evidence.certificates
-            if certificate.kind == kind and _fits(report, certificate)
-        ]
-        if not self._settled(fitting, report, evidence):
-            known = {certificate.der for certificate in evidence.certificates}
-            for piece in self._search(kind, report, evidence, fitting):
-                fitting.append(piece)
-                if piece.item.der not in known:
-                    evidence.certificates.append(_certificate(piece))
-        found.leaves = sorted(fitting, key=lambda piece: not _signed_by(_certificate(piece), report, evidence.report))
+        fitting = [piece for piece in known.of_kind(kind) if _fits(report, _certificate(piece))]
+        if not self._settled(fitting, report, known):
+            known.add(self._search(kind, report, known, fitting))
+            fitting = [piece for piece in known.of_kind(kind) if _fits(report, _certificate(piece))]
+        raw = known.evidence.report
+        found.leaves = sorted(fitting, key=lambda piece: not _signed_by(_certificate(piece), report, raw))
         return _certificate(found.leaves[0])
 
-    def _search(self, kind: str, report: Report, evidence: Evidence, fitting: list[Piece]) -> list[Piece]:
+    def _search(self, kind: str, report: Report, known: _Known, fitting: list[Piece]) -> list[Piece]:
         """Leaves from the cache or else from KDS. CollateralError if there is neither, and none in the evidence that fits."""
-        lines = lines_of(report, evidence.certificates)
+        lines = lines_of(report, known.evidence.certificates)
         if not lines:
             cpu = f"family {report.cpuid_fam_id:#x}, model {report.cpuid_mod_id:#x}"
             raise CollateralError(f"the report is of an unknown CPU ({cpu}), so nobody can tell whose KDS path to ask")
@@ -108,7 +120,7 @@ class Resolver:
             return []
         keys = [LeafKey.of_report(report, line) for line in lines]
         kept = self._kept(keys)
-        if self._settled([*fitting, *kept], report, evidence):
+        if self._settled([*fitting, *kept], report, known):
             return kept
         try:
             return [*kept, self._ask_for_leaf(kind, report, keys)]
@@ -139,16 +151,16 @@ class Resolver:
         if emulated and (self.kds is None or self.kds.is_amd):
             raise CollateralError("AMD has no certificates of an emulated platform; name it (--platform) or its --kds")
 
-    def _chain(self, leaf: Certificate, evidence: Evidence, found: Collateral) -> Certificate:
+    def _chain(self, leaf: Certificate, known: _Known, found: Collateral) -> Certificate:
         """The ARK at the end of the leaf's chain, after adding what of it is not at hand. CollateralError."""
         subject = leaf
         for wanted in (ASVK if leaf.kind == VLEK else ASK, ARK):
-            piece = self._issuer(subject, wanted, evidence) or self._asked_issuer(subject, wanted, leaf, evidence)
+            piece = self._issuer(subject, wanted, known) or self._asked_issuer(subject, wanted, leaf, known)
             found.chain.append(piece)
             subject = _certificate(piece)
         return subject
 
-    def _asked_issuer(self, subject: Certificate, wanted: str, leaf: Certificate, evidence: Evidence) -> Piece:
+    def _asked_issuer(self, subject: Certificate, wanted: str, leaf: Certificate, known: _Known) -> Piece:
         """Who signed `subject`: from KDS, and then added to the evidence."""
         self._refuse_emulated(leaf.emulated)
         what = f"the {wanted} of {leaf.line.name}"
@@ -162,20 +174,20 @@ class Resolver:
                 if kind != wanted or _issued(subject, _certificate(piece))
             ],
         )
+        known.add(fetched)
         for piece in fetched:
             if piece.kind == wanted and _issued(subject, _certificate(piece)):
-                evidence.certificates += [_certificate(each) for each in fetched]
                 return piece
         raise CollateralError(f"the {subject.kind} is not signed by {what} that KDS gives")
 
-    def _issuer(self, subject: Certificate, wanted: str, evidence: Evidence) -> Piece | None:
+    def _issuer(self, subject: Certificate, wanted: str, known: _Known) -> Piece | None:
         """Who signed `subject`: from the evidence, or from the cache and then added to the evidence."""
-        for certificate in evidence.certificates:
-            if certificate.kind == wanted and _issued(subject, certificate):
-                return Piece(certificate, EVIDENCE)
+        for piece in known.of_kind(wanted):
+            if _issued(subject, _certificate(piece)):
+                return piece
         for piece in self.cache.authorities(subject.line, wanted) if self.cache else ():
             if _issued(subject, _certificate(piece)):
-                evidence.certificates.append(_certificate(piece))
+                known.add([piece])
                 return piece
         return None
 
@@ -230,14 +242,14 @@ class Resolver:
             self._refused[what] = error
             raise type(error)(f"{what} is not at hand: {error}") from None
 
-    def _settled(self, pieces: list[Piece], report: Report, evidence: Evidence) -> bool:
+    def _settled(self, pieces: list[Piece], report: Report, known: _Known) -> bool:
         """Whether the leaf is among these: one that signed the report, or a genuine one, and then the report was changed."""
         leaves = [_certificate(piece) for piece in pieces]
-        return any(_signed_by(leaf, report, evidence.report) or self._genuine(leaf, evidence) for leaf in leaves)
+        return any(_signed_by(leaf, report, known.evidence.report) or self._genuine(leaf, known) for leaf in leaves)
 
-    def _genuine(self, leaf: Certificate, evidence: Evidence) -> bool:
-        issuer = self._issuer(leaf, ASVK if leaf.kind == VLEK else ASK, evidence)
-        root = self._issuer(_certificate(issuer), ARK, evidence) if issuer else None
+    def _genuine(self, leaf: Certificate, known: _Known) -> bool:
+        issuer = self._issuer(leaf, ASVK if leaf.kind == VLEK else ASK, known)
+        root = self._issuer(_certificate(issuer), ARK, known) if issuer else None
         ark = _certificate(root) if root else None
         return ark is not None and (ark.amd_root or ark.sha256 in self._roots)
 
