@@ -4,6 +4,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -35,25 +36,30 @@ class Client:
         return response.status, dict(response.getheaders()), body
 
 
+@contextmanager
 def _serve(platform: Platform, interval: float = 0.0) -> Iterator[KdsServer]:
     with KdsServer(platform, interval=interval) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="module")
 def milan_kds(milan: Platform) -> Iterator[KdsServer]:
     """A running KDS of an emulated Milan."""
-    yield from _serve(milan)
+    with _serve(milan) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def turin_kds(turin: Platform) -> Iterator[KdsServer]:
     """A running KDS of an emulated Turin."""
-    yield from _serve(turin)
+    with _serve(turin) as server:
+        yield server
 
 
 def test_a_report_verifies_with_what_the_service_gives(turin: Platform, turin_kds: KdsServer) -> None:
@@ -119,7 +125,7 @@ def test_only_get(milan_kds: KdsServer) -> None:
 
 
 def test_who_asks_too_fast_gets_429(milan: Platform) -> None:
-    for server in _serve(milan, interval=60):
+    with _serve(milan, interval=60) as server:
         client = Client(server)
         path = f"/vcek/v1/Milan/{milan.settings.hwid.hex()}?{MILAN_LEVELS}"
         assert client.get(path)[0] == 200
