@@ -16,7 +16,6 @@ class UnicornEngine:
         self.library = abi.Library()
         self.memory = memory
         self.handlers = handlers
-        self.stopping = False
         self._running: UnicornCpu | None = None
         memory.on_code_write = self.invalidate
         self._instances = [UnicornCpu(self, index) for index in range(cpus)]
@@ -29,11 +28,16 @@ class UnicornEngine:
     def step(self, cpu: Cpu) -> Stop:
         """Run one instruction."""
         # Unicorn counts in translated code: a block that was translated without counting (a `jmp $`) would run for ever.
-        self._instances[cpu.index].flush_code()
+        instance = self._instances[cpu.index]
+        asked = instance.stop.requested
+        instance.stop.clear()
+        instance.flush_code()
         try:
             return self._start(cpu, 1)
         finally:
-            self._instances[cpu.index].flush_code()
+            instance.flush_code()
+            if asked:
+                instance.stop.request()
 
     def _start(self, cpu: Cpu, count: int) -> Stop:
         instance = self._instances[cpu.index]
@@ -42,20 +46,17 @@ class UnicornEngine:
             return instance.start(count)
         finally:
             self._running = None
-            self.stopping = False
+            instance.stop.clear()
 
     def kick(self) -> None:
-        """Make a running `run` return at its next block; from any thread."""
-        cpu = self._running
-        if cpu is not None:
-            self.stopping = True
-            self.library.emu_stop(cpu.handle)
+        """Make a running `run`, or else the next one, return at the start of a block; from any thread."""
+        for cpu in self._instances:
+            cpu.stop.request()
 
     def invalidate(self, address: int, size: int) -> None:
         """Drop translated code: all of it, which costs less than finding out which."""
         for cpu in self._instances:
             if cpu is self._running:
-                self.stopping = True
                 cpu.stop_and_flush_code()
             else:
                 cpu.flush_code()

@@ -9,6 +9,7 @@ from machine.cpu import Fault, GuestException, Stop
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine.unicorn_abi import Batch
+from machine.engine.unicorn_stop import StopFlag
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
 from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
@@ -58,6 +59,7 @@ class UnicornCpu:
         self._ctl(abi.CTL_TLB_TYPE, ctypes.c_int(abi.TLB_VIRTUAL))
         self._map(engine.memory)
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
+        self.stop = StopFlag(lib, handle)
         self._install_hooks()
         self._gateway: gateway.Gateway | None = None
         self._calling = False
@@ -422,7 +424,7 @@ class UnicornCpu:
                 break
             if not self._enter_system():
                 return Stop.EXCEPTION
-            if self._engine.stopping or count:
+            if self.stop.requested or count:
                 return Stop.KICKED
         if self.error is not None:
             error, self.error = self.error, None
@@ -432,17 +434,22 @@ class UnicornCpu:
         if code != abi.ERR_OK:
             rip = self.get(reg.RIP)
             raise EngineError(f"unicorn stopped at {rip:#x}: {self._lib.strerror(code).decode()} ({code})")
-        if self._engine.stopping or count:
-            # HLT and a stop look alike; the byte before RIP tells which it was.
+        if count:
             halted = self._bytes_at(self.mode(), self.get(reg.RIP) - 1, 1) == b"\xf4"
             return Stop.HALTED if halted else Stop.KICKED
-        return Stop.HALTED
+        return Stop.KICKED if self.stop.stopped else Stop.HALTED
 
     def enter_ring0(self, selector: int) -> None:
         """Ring 0 with CS = `selector` and a null SS, as an interrupt from ring 3 finds them. Between two runs only."""
         if self._gateway is None:
             self._gateway = gateway.Gateway(self._lib, self)
-        self._gateway.enter(selector)
+        asked = self.stop.requested
+        while self.get(reg.CS) & 3:
+            self.stop.clear()
+            self._gateway.enter(selector)
+            asked = asked or self.stop.requested
+        if asked:
+            self.stop.request()
 
     def flush_code(self) -> None:
         """Drop all translated code. Not while the CPU runs."""
@@ -452,11 +459,11 @@ class UnicornCpu:
     def stop_and_flush_code(self) -> None:
         """The same while it runs: end the run, and drop the code then.
 
-        A stop finds the place where the guest stands through the translated block. Without that the guest would go on
+        A trap finds the place where the guest stands through the translated block. Without that the guest would go on
         at the beginning of the instruction whose trap is being handled, and trap again.
         """
         self._stale = True
-        self._lib.emu_stop(self.handle)
+        self.stop.request()
 
     def flush_translations(self) -> None:
         """Drop all TLB entries."""
@@ -467,4 +474,5 @@ class UnicornCpu:
         self._lib.close(self.handle)
         if self._gateway is not None:
             self._gateway.close()
+        self.stop.close()
         self._keep.clear()

@@ -62,7 +62,10 @@ class Gateway:
         struct.pack_into("<Q", self._page, _GDT + selector, _KERNEL_CODE)
 
     def enter(self, selector: int) -> None:
-        """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only."""
+        """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only.
+
+        Nothing changes if somebody asks for a stop meanwhile: look at CS, and try again.
+        """
         selector &= 0xFFF8
         if not 0 < selector < _GATE:
             raise EngineError(
@@ -82,8 +85,7 @@ class Gateway:
             library.reg_write(cpu.handle, number, ctypes.addressof(table))
         for register, value in zip(_KEPT, kept, strict=True):
             cpu.set(register, value)
-        if code != abi.ERR_OK or cpu.get(reg.CS) & 3:
-            raise EngineError(f"unicorn did not enter ring 0: {library.strerror(code).decode()} ({code})")
+        library.check(code, "enter ring 0")
 
     def close(self) -> None:
         """Give the page back; the CPU must be closed already."""
