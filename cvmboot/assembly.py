@@ -63,6 +63,8 @@ class Assembly:
         """Free the machine's memory and files."""
         if self.network is not None:
             self.network.close()
+        if self.snp is not None:
+            self.snp.close()
         self.firmware.images.forget_all()
         self.screen.pixels.release()
         self._text.close()
@@ -102,7 +104,7 @@ def assemble(
         computer = Computer(options.memory, options.cpus, clock)
     except MachineError as error:
         raise CvmbootError(str(error)) from None
-    snp = _snp_guest(computer, options, warn)
+    snp = _snp_guest(computer, options)
     board = PcBoard(computer, console, lambda kind: computer.finish(Outcome(kind)))
     firmware = Firmware(computer, warn)
     if snp is not None:
@@ -126,7 +128,7 @@ _SNP_OPTIONS = (
 )
 
 
-def _snp_guest(computer: Computer, options: RunOptions, warn: Callable[[str], None]) -> "SnpGuest | None":
+def _snp_guest(computer: Computer, options: RunOptions) -> "SnpGuest | None":
     if not options.snp:
         for name in _SNP_OPTIONS:
             if getattr(options, name) is not None:
@@ -134,7 +136,7 @@ def _snp_guest(computer: Computer, options: RunOptions, warn: Callable[[str], No
         return None
     from cvmboot.snp import SnpGuest
 
-    return SnpGuest(computer, options, warn)
+    return SnpGuest(computer, options)
 
 
 def _smbios(computer: Computer, cpus: int) -> SmbiosSettings:

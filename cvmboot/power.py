@@ -205,6 +205,9 @@ class PoweredMachine:
     def _check_pages(self, assembly: Assembly) -> None:
         if assembly.snp is None:
             return
+        refusals = assembly.snp.refusals()
+        if refusals:
+            self.warn("\n  ".join(refusals))
         lines = assembly.snp.finish(assembly)
         if lines:
             self.violated = self.violated or self.options.snp_check == "strict"

@@ -4,6 +4,7 @@ import base64
 import binascii
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cvmboot.assembly import Assembly
 
 DEFAULT_PRODUCT = "turin"
+SHOWN_REFUSALS = 3
 _FIRMWARE_PORTS = frozenset((SERVICE_PORT, RETURN_PORT, INTERRUPT_PORT))
 
 
@@ -67,6 +69,7 @@ class ImageDigest:
     def __init__(self) -> None:
         self._digest = b""
         self._done = threading.Event()
+        self._abandoned = False
 
     def begin(self, data: bytes | memoryview, then: Callable[[], None]) -> None:
         """The image to be measured; `then` is what else can be prepared on the thread."""
@@ -74,10 +77,16 @@ class ImageDigest:
         def compute() -> None:
             self._digest = image_digest(data)
             self._done.set()
-            with contextlib.suppress(SevError):  # whoever needs it meets the error, too
-                then()
+            if not self._abandoned:
+                with contextlib.suppress(SevError):  # whoever needs it meets the error, too
+                    then()
 
-        threading.Thread(target=compute, name="cvmboot-digest", daemon=True).start()
+        # Not a daemon: an interpreter that ends while a thread is inside of cryptography aborts.
+        threading.Thread(target=compute, name="cvmboot-digest").start()
+
+    def abandon(self) -> None:
+        """Nobody will ask any more."""
+        self._abandoned = True
 
     def __call__(self) -> bytes:
         self._done.wait()
@@ -87,7 +96,7 @@ class ImageDigest:
 class SnpGuest:
     """The guest of one assembly: `prepare` before the firmware is made, `install` after, `image_loaded`, `finish`."""
 
-    def __init__(self, computer: Computer, options: RunOptions, warn: Callable[[str], None]) -> None:
+    def __init__(self, computer: Computer, options: RunOptions) -> None:
         """CvmbootError or UsageError for options that make no guest."""
         self._options = options
         self._digest = ImageDigest()
@@ -106,7 +115,8 @@ class SnpGuest:
             launch = Launch(options.measurement or self._digest, computer.random_bytes, **given)
         except SevError as error:
             raise UsageError(f"--snp: {error}") from None
-        self.notes: list[str] = []
+        self._refusals = 0
+        self._last_refusals: deque[str] = deque(maxlen=SHOWN_REFUSALS)
         self.guest = Guest(
             computer,
             launch,
@@ -114,9 +124,13 @@ class SnpGuest:
             check=options.snp_check or "warn",
             busy=options.sp_busy or 0,
             terminate=lambda text: computer.finish(Outcome("crashed", text=text)),
-            note=warn if options.debug else self.notes.append,
+            note=self._refused,
             hidden_ports=_FIRMWARE_PORTS,
         )
+
+    def _refused(self, text: str) -> None:
+        self._refusals += 1
+        self._last_refusals.append(text)
 
     def install(self, firmware: Firmware) -> None:
         """Give the guest its pages and the configuration table that leads to them."""
@@ -133,11 +147,11 @@ class SnpGuest:
     def image_loaded(self, data: bytes | memoryview) -> None:
         """The application that is measured. CvmbootError if an ID block does not fit it."""
         options = self._options
-        self._digest.begin(data, self.guest.secure_processor.warm_up)
-        if options.id_block is None and options.id_auth is None:
-            return
-        if options.id_block is None or options.id_auth is None:
+        if (options.id_block is None) != (options.id_auth is None):
             raise UsageError("--id-block and --id-auth go together; give both")
+        self._digest.begin(data, self.guest.secure_processor.warm_up)
+        if options.id_block is None or options.id_auth is None:
+            return
         try:
             self.guest.launch.finish(
                 _read_structure("--id-block", options.id_block, ID_BLOCK_SIZE),
@@ -146,12 +160,22 @@ class SnpGuest:
         except SevError as error:
             raise CvmbootError(f"--id-block {options.id_block}: {error}") from None
 
+    def close(self) -> None:
+        """The guest is no more."""
+        self._digest.abandon()
+
     def finish(self, assembly: "Assembly") -> list[str]:
         """The end of the run: what the page-state checker has to say, in lines."""
         from cvmboot.symbols import Symbols
 
         self.guest.checker.finish()
         return self.guest.checker.summary(Symbols(assembly.firmware.images).describe)
+
+    def refusals(self) -> list[str]:
+        """What hypervisor and secure processor have refused, in lines."""
+        if not self._refusals or self._options.snp_check == "off":
+            return []
+        return [f"requests of the guest that were refused: {self._refusals}, the last:", *self._last_refusals]
 
 
 def _read_structure(option: str, path: Path, size: int) -> bytes:

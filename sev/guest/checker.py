@@ -15,6 +15,7 @@ from sev.guest.rmp import DEVICE, SHARED, VALIDATED, Rmp
 
 MOST_PLACES = 4096
 """Findings (kind and place) that are kept apart; a guest cannot make us keep more."""
+MOST_PAGES = 1 << 20
 KEY_SIZE = 32
 _SEARCH_STEP = 4096
 SHOWN_PLACES = 3
@@ -73,6 +74,7 @@ class Checker:
         self._flush = flush
         self._filled: set[int] = set()
         self._findings: dict[tuple[str, int, str], Finding] = {}
+        self._pages_kept = 0
         self._secrets: list[tuple[str, bytes]] = []
         self.reporting = reporting
         self.strict = strict
@@ -97,8 +99,9 @@ class Checker:
                 key = (kind.name, 0, "")
             found = self._findings.setdefault(key, Finding(kind, key[1], detail, address))
         found.count += 1
-        if frame is not None:
+        if frame is not None and self._pages_kept < MOST_PAGES and frame not in found.pages:
             found.pages.add(frame)
+            self._pages_kept += 1
 
     @property
     def findings(self) -> list[Finding]:

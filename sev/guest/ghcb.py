@@ -45,7 +45,6 @@ class GhcbProtocol:
     def __init__(self, computer: Computer, services: Services) -> None:
         self._computer = computer
         self._services = services
-        self._jump_table = 0
         self._exits: dict[int, Exit] = {
             0x27: self._dr7_read,
             0x37: self._dr7_write,
@@ -248,9 +247,9 @@ class GhcbProtocol:
         if operation > 1:
             raise Malformed(INVALID_INPUT, f"AP jump table request {operation}; wanted 0 or 1")
         if operation == 0:
-            self._jump_table = address
+            self._services.jump_table = address
         page.begin()
-        return NO_ACTION, self._jump_table
+        return NO_ACTION, self._services.jump_table
 
     def _ap_creation(self, _cpu: Cpu, page: GhcbPage) -> None:
         info, vmsa = page.get(SW_EXITINFO1), page.get(SW_EXITINFO2)

@@ -1,7 +1,7 @@
 """One SNP guest on a computer: puts RMP, checker, secure processor, hypervisor and processor together, and fills its pages."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from machine.computer import Computer
 from machine.memory import HIGH_START
@@ -92,6 +92,24 @@ class Guest:
     def dma(self, device: str) -> GuestDma:
         """The guest's memory as a device (its name) may use it."""
         return GuestDma(self.computer.memory, self.checker, device)
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for a snapshot: all that is not in the guest's memory."""
+        return {
+            "rmp": self.rmp.save(),
+            "launch": self.launch.save(),
+            "secure_processor": self.secure_processor.save(),
+            "processor": self.processor.save(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        self.rmp.load(state["rmp"])
+        self.launch.load(state["launch"])
+        self.secure_processor.load(state["secure_processor"])
+        self.processor.load(state["processor"])
+        self.checker.guard(self.launch.guest_vmpcks)
+        self.computer.engine.flush_translations()
 
     def place(self) -> None:
         """Fill secrets page, CPUID page and GHCBs, and share the GHCBs."""

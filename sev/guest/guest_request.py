@@ -36,7 +36,7 @@ class GuestRequests:
         self._processor = processor
         self._certificates = certificates
         self._busy = busy
-        self._busy_left = busy
+        self.busy_left = busy
         self.on_refused: Callable[[str], None] = lambda text: None
 
     def run(self, cpu: Cpu, request: int, response: int) -> int:
@@ -79,10 +79,10 @@ class GuestRequests:
             raise Malformed(INVALID_INPUT, f"request and response in one page, {request:#x}")
 
     def _throttled(self) -> bool:
-        if self._busy_left:
-            self._busy_left -= 1
+        if self.busy_left:
+            self.busy_left -= 1
             return True
-        self._busy_left = self._busy
+        self.busy_left = self._busy
         return False
 
     def _serve(self, cpu: Cpu, request: int, response: int) -> int:

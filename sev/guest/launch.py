@@ -6,6 +6,7 @@ AMD 56860, SNP_LAUNCH_START (policy), SNP_LAUNCH_FINISH (ID block, ID authentica
 import hashlib
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from sev.guest.errors import LaunchRefused
 from sev.guest.message import KEY_SIZE, VMPCKS
@@ -90,6 +91,12 @@ def _verify(what: str, key: bytes, signature: bytes, data: bytes) -> None:
         raise LaunchRefused(f"the signature over the {what} does not verify") from None
 
 
+_SAVED = (
+    *("policy", "host_data", "vmpl", "report_version", "tsc_factor", "vmpcks", "report_id", "family_id", "image_id"),
+    *("guest_svn", "id_key_digest", "author_key_digest", "author_key_en"),
+)
+
+
 class Launch:
     """The guest context. `measurement` may be a function that is called when the digest is first wanted.
 
@@ -133,6 +140,16 @@ class Launch:
     def guest_vmpcks(self) -> list[bytes]:
         """The keys that lie in the guest's secrets page: those of more privileged VMPLs than its own are zeros."""
         return [key if number >= self.vmpl else bytes(KEY_SIZE) for number, key in enumerate(self.vmpcks)]
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for a snapshot."""
+        return {"measurement": self.measurement, **{name: getattr(self, name) for name in _SAVED}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        self._measurement = state["measurement"]
+        for name in _SAVED:
+            setattr(self, name, state[name])
 
     def _check(self) -> None:
         policy = GuestPolicy(self.policy)

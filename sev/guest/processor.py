@@ -1,6 +1,8 @@
 """The processor of an SNP guest: CPUID 0x8000001F, SEV_STATUS and the GHCB MSR, VMGEXIT, PVALIDATE, RMPADJUST, VMMCALL
 (AMD64 APM volume 2, 15.34 to 15.36; volume 3 for the instructions)."""
 
+from typing import Any
+
 from machine import registers as reg
 from machine.computer import Computer
 from machine.cpu import Cpu, Fault, GuestException
@@ -60,6 +62,25 @@ class SnpProcessor:
             b"\x0f\x01\xd9": self._vmmcall,
         }
         computer.page_filter = self._checker.fill
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for a snapshot."""
+        services = self._services
+        return {
+            "ghcb_msr": list(self.msr.values),
+            "registered": list(self.msr.registered),
+            "dr7": services.dr7,
+            "jump_table": services.jump_table,
+            "busy": services.requests.busy_left,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        services = self._services
+        self.msr.values = list(state["ghcb_msr"])
+        self.msr.registered = list(state["registered"])
+        services.dr7, services.jump_table = state["dr7"], state["jump_table"]
+        services.requests.busy_left = state["busy"]
 
     def _write_ghcb(self, cpu: Cpu, value: int) -> bool:
         self.msr.values[cpu.index] = value

@@ -5,7 +5,9 @@ a guest can notice: for each 4 KiB page whether it is private and validated, pri
 2 MiB whether one RMP entry covers it. Pages are validated when the firmware hands over, as OVMF leaves them.
 """
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 VALIDATED, UNVALIDATED, SHARED, DEVICE = range(4)
 """States of a page. DEVICE: no RAM, always shared. VALIDATED is 0, what new memory is."""
@@ -16,6 +18,7 @@ PAGES_PER_LARGE = 512
 SUCCESS, FAIL_INPUT, FAIL_PERMISSION, FAIL_SIZEMISMATCH = 0, 1, 2, 6
 """What PVALIDATE and RMPADJUST leave in EAX (APM volume 3)."""
 
+_VMSA = 1 << 12
 ALL_PERMISSIONS = 0xF
 """Read, write, execute in user mode, execute in supervisor mode."""
 
@@ -30,8 +33,8 @@ class Rmp:
         hole = low_size >> 12
         self.states[hole : high_start >> 12] = bytes((DEVICE,)) * ((high_start - low_size) >> 12)
         self._small = bytearray(-(-frames // PAGES_PER_LARGE))
-        self.vmsa: set[int] = set()
-        self._permissions: dict[int, tuple[int, int, int]] = {}
+        # For each page 16 bits: permissions of VMPL1 to 3, four bits each, then VMSA. Made by the first RMPADJUST.
+        self._rights = memoryview(b"").cast("H")
 
     def state(self, frame: int) -> int:
         """The state of a page; DEVICE beyond RAM."""
@@ -73,10 +76,9 @@ class Rmp:
         first, last = frame // PAGES_PER_LARGE, (frame + count - 1) // PAGES_PER_LARGE
         for large in range(first, last + 1):
             self._small[large] = not whole
-        if self.vmsa or self._permissions:
+        if self._rights:
             for page in range(frame, frame + count):
-                self.vmsa.discard(page)
-                self._permissions.pop(page, None)
+                self._rights[page] = 0
 
     def validate(self, frame: int, large: bool, wanted: bool) -> tuple[int, bool]:
         """PVALIDATE of private pages: (EAX, whether a Validated bit changed).
@@ -98,28 +100,37 @@ class Rmp:
         """RMPADJUST of validated pages for the less privileged `vmpl` (1 to 3): EAX."""
         if large and not self.is_large(frame):
             return FAIL_SIZEMISMATCH
+        if not self._rights:
+            self._rights = memoryview(bytearray(2 * len(self.states))).cast("H")
+        shift = 4 * (vmpl - 1)
         for page in range(frame, frame + (PAGES_PER_LARGE if large else 1)):
-            old = list(self._permissions.get(page, (0, 0, 0)))
-            old[vmpl - 1] = permissions
-            self._permissions[page] = (old[0], old[1], old[2])
-            if vmsa:
-                self.vmsa.add(page)
-            else:
-                self.vmsa.discard(page)
+            kept = self._rights[page] & ~(ALL_PERMISSIONS << shift) & ~_VMSA
+            self._rights[page] = kept | permissions << shift | (_VMSA if vmsa else 0)
         if not large:
             self._small[frame // PAGES_PER_LARGE] = 1
         return SUCCESS
 
     def permissions(self, frame: int, vmpl: int) -> int:
         """What software of a VMPL may do with a page (bits as in RMPADJUST); VMPL0 everything."""
-        return ALL_PERMISSIONS if vmpl == 0 else self._permissions.get(frame, (0, 0, 0))[vmpl - 1]
+        if vmpl == 0:
+            return ALL_PERMISSIONS
+        return self._rights[frame] >> 4 * (vmpl - 1) & ALL_PERMISSIONS if self._rights else 0
+
+    def is_vmsa(self, frame: int) -> bool:
+        """Whether RMPADJUST made the page one that a processor may start from."""
+        return bool(self._rights and self._rights[frame] & _VMSA)
 
     def shared_ranges(self) -> Iterator[tuple[int, int]]:
         """(first frame, count) of each run of shared RAM pages."""
-        states, at = self.states, 0
-        while (at := states.find(SHARED, at)) >= 0:
-            end = at + 1
-            while end < len(states) and states[end] == SHARED:
-                end += 1
-            yield at, end - at
-            at = end
+        for run in re.finditer(bytes((SHARED,)) + b"+", self.states):
+            yield run.start(), run.end() - run.start()
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for a snapshot."""
+        return {"states": bytes(self.states), "small": bytes(self._small), "rights": self._rights.tobytes()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        self.states[:] = state["states"]
+        self._small[:] = state["small"]
+        self._rights = memoryview(bytearray(state["rights"])).cast("H")

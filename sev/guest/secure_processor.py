@@ -5,7 +5,7 @@ AMD 56860, SNP_GUEST_REQUEST and "Guest Messages". One counter per VMPCK; it mov
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sev.errors import Refused
 from sev.firmware_status import AEAD_OFLOW, INVALID_PARAM, SUCCESS
@@ -76,6 +76,15 @@ class SecureProcessor:
             self.on_restart(sealed.vmpck)
         self.counters[sealed.vmpck] = sealed.sequence + 1
         return response
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for a snapshot."""
+        return {"counters": list(self.counters), "seen": [[*place, tag] for place, tag in self._seen.items()]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        self.counters = list(state["counters"])
+        self._seen = {(vmpck, sequence): tag for vmpck, sequence, tag in state["seen"]}
 
     def _check_sequence(self, message: SealedMessage) -> bool:
         """Whether the guest starts to count again. Refused for any number but the next one."""

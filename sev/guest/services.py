@@ -31,3 +31,4 @@ class Services:
         self.sev_features = sev_features
         self.hidden_ports = hidden_ports
         self.dr7 = 0x400
+        self.jump_table = 0

@@ -13,6 +13,7 @@ from cvmboot.errors import CvmbootError, UsageError
 from sev.platform import Platform
 from sev.report import Report
 from tests.cvmboot.conftest import Run
+from tests.cvmboot.guest_code import RESET_OR_RETURN, application
 
 Guest = Callable[[str], Path]
 RAW = re.compile(rb"[0-9a-f]{2368}")
@@ -148,6 +149,40 @@ def test_an_id_block_has_to_fit(sample: Guest, tmp_path: Path, platform: Path) -
         VirtualMachine(sample("hello"), snp=True, platform=platform, id_block=block, id_auth=auth)
     with pytest.raises(UsageError, match="give both"):
         VirtualMachine(sample("hello"), snp=True, platform=platform, id_auth=auth)
+
+
+# -- small guests
+
+_WRITE_GHCB = b"\xb9\x30\x01\x01\xc0"  # mov ecx, 0xc0010130
+_VMGEXIT = b"\xf3\x0f\x01\xd9"
+_RETURN = b"\x31\xc0\xc3"
+
+
+def test_a_guest_that_asks_for_its_termination_has_crashed(
+    cvmboot: Run, image: Callable[[bytes], Path], platform: Path
+) -> None:
+    code = b"\xb8\x00\x11\x02\x00\x31\xd2" + _WRITE_GHCB + b"\x0f\x30" + _VMGEXIT + b"\xeb\xfe"  # reason 2 of set 1
+    ended = cvmboot("run", "--snp", "--platform", platform, image(application(code)))
+    assert ended.returncode == 4
+    assert b"the guest asked for its termination: reason 0x2 of set 1, PVALIDATE failed" in ended.stderr
+
+
+def test_a_refused_request_is_explained(cvmboot: Run, image: Callable[[bytes], Path], platform: Path) -> None:
+    # RDMSR gives the GHCB; exit code 0x1234, all fields valid, VMGEXIT
+    code = _WRITE_GHCB + b"\x0f\x32\x48\xc7\x80\x90\x03\x00\x00\x34\x12\x00\x00\x48\xc7\x80\xf8\x03\x00\x00"
+    code += b"\xff\xff\xff\xff" + _VMGEXIT + _RETURN
+    ended = cvmboot("run", "--snp", "--platform", platform, image(application(code)))
+    assert ended.returncode == 0
+    assert b"refused: 1, the last:\n  GHCB: SW_EXITCODE 0x1234 is not known" in ended.stderr
+
+
+def test_a_reset_is_a_new_launch(image: Callable[[bytes], Path], platform: Path) -> None:
+    with VirtualMachine(image(RESET_OR_RETURN), snp=True, platform=platform) as vm:
+        vm.expect_exact("R")
+        vm.send("r")
+        vm.expect_exact("R")
+        vm.send("x")
+        assert vm.wait() == 0
 
 
 # -- real guests

@@ -1,5 +1,6 @@
 """VMGEXIT: the GHCB page protocol and the MSR protocol, by machine code on a bare SNP guest."""
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -474,6 +475,30 @@ def test_any_ghcb_page_is_answered(
     if info1 == 2:
         assert 1 <= info2 <= 6
     assert machine.guest.secure_processor.counters == counters
+
+
+def test_a_guest_that_is_saved_goes_on_elsewhere(make: Callable[..., SnpMachine]) -> None:
+    old, new = make(), make()
+    old.share(REQUEST, RESPONSE)
+    old.rmp.validate(DATA >> 12, False, False)
+    old.rmp.adjust(0x700_0000 >> 12, False, 2, 5, True)
+    old.memory.write(REQUEST, report_message(old))
+    assert old.exit(GUEST_REQUEST, REQUEST, RESPONSE) == (0, 0)
+    old.exit(0x80000005, 0, 0x9000)
+    state = json.loads(json.dumps(old.guest.save(), default=lambda raw: {"hex": raw.hex()}), object_hook=_bytes)
+    new.guest.load(state)
+    new.share(REQUEST, RESPONSE)
+    new.memory.write(REQUEST, report_message(old, 3))
+    assert new.exit(GUEST_REQUEST, REQUEST, RESPONSE) == (0, 0)
+    assert new.exit(0x80000005, 1) == (0, 0x9000)
+    assert new.kinds() == set()
+    assert new.rmp.state(DATA >> 12) == 1
+    assert new.rmp.permissions(0x700_0000 >> 12, 2) == 5
+    assert new.rmp.is_vmsa(0x700_0000 >> 12)
+
+
+def _bytes(value: dict[str, object]) -> object:
+    return bytes.fromhex(str(value["hex"])) if value.keys() == {"hex"} else value
 
 
 def test_a_tsc_request_through_the_page(machine: SnpMachine) -> None:

@@ -124,7 +124,10 @@ def test_rmpadjust_gives_rights_to_less_privileged_vmpls(machine: SnpMachine) ->
     assert machine.rmp.permissions(DATA >> 12, 1) == 3
     assert machine.rmp.permissions(DATA >> 12, 2) == 0
     assert machine.instruction(RMPADJUST, rax=DATA, rdx=1 | 1 << 16)[0] == 0
-    assert machine.rmp.vmsa == {DATA >> 12}
+    assert machine.rmp.is_vmsa(DATA >> 12)
+    assert machine.rmp.permissions(DATA >> 12, 1) == 0, "RMPADJUST sets permissions, it does not add any"
+    machine.rmp.share(DATA >> 12)
+    assert not machine.rmp.is_vmsa(DATA >> 12)
 
 
 @pytest.mark.parametrize(
