@@ -117,7 +117,7 @@ def verify(
         raise UsageError(f"--allow {sorted(unknown)[0]}: wanted {', '.join(ALL)}")
     evidence = evidence_in(file)
     add_collateral(evidence, certs or ())
-    roots = _platform_certificates(evidence, platform) if platform else []
+    roots = platform_certificates(evidence, platform) if platform else []
     found = complete(evidence, cache, kds, offline, roots, moment)
     verdict = verify_report(evidence.report, evidence.certificates, roots=roots, crls=evidence.crls, at=moment)
     if any(check.name == "signature" for check in verdict.checks):
@@ -126,7 +126,7 @@ def verify(
     if as_json:
         sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n")
     else:
-        _print_verdict(verdict)
+        print_verdict(verdict)
     raise typer.Exit(verdict.status)
 
 
@@ -140,7 +140,7 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _platform_certificates(evidence: "Evidence", folder: Path) -> list["Certificate"]:
+def platform_certificates(evidence: "Evidence", folder: Path) -> list["Certificate"]:
     """Add what the platform's own KDS would give for this report; gives its ARK."""
     from sev.certificates import ARK
     from sev.errors import SevError
@@ -162,7 +162,7 @@ def _platform_certificates(evidence: "Evidence", folder: Path) -> list["Certific
     return [issued[ARK]]
 
 
-def _print_verdict(verdict: "Verdict") -> None:
+def print_verdict(verdict: "Verdict") -> None:
     emulated = "EMULATED: " if verdict.emulated else ""
     signer = f"{emulated}{verdict.signer or 'no signer'} {verdict.line}".rstrip()
     head = f"VERIFIED ({signer})" if verdict.verified else f"NOT VERIFIED: {verdict.reason}"
