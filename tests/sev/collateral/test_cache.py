@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def warnings() -> list[str]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, warnings: list[str]) -> Iterator[Cache]:
+def cache(tmp_path: Path, warnings: list[str]) -> Cache:
     """An empty cache."""
     return Cache(tmp_path / "cache", warnings.append)
 
@@ -49,8 +48,8 @@ def test_what_is_put_is_found_by_its_key(cache: Cache, warnings: list[str], plat
         leaf, other, vlek = _leaf(platform), _leaf(platform, microcode=7), _leaf(platform, VLEK)
         issued = platform.authority().certificates
         crl = Crl.decode(platform.crl())
-        for item in (leaf, other, vlek, *issued.values(), crl):
-            cache.put(item, long_ago)
+        items: list[Certificate | Crl] = [leaf, other, vlek, *issued.values(), crl]
+        for item in items * 2:
             cache.put(item, long_ago)
         for each in (leaf, other, vlek):
             (piece,) = cache.leaves(LeafKey.of_certificate(each))
@@ -77,7 +76,7 @@ def test_two_valid_leaves_for_one_key(cache: Cache, warnings: list[str], milan: 
 
 def test_an_empty_or_missing_cache(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "nowhere")
-    assert cache.authorities(MILAN, ARK) == cache.crls(GENOA) == list(cache.entries()) == []
+    assert not cache.authorities(MILAN, ARK) and not cache.crls(GENOA) and not list(cache.entries())
     assert cache.clean() == cache.clean(everything=True) == 0
     assert not (tmp_path / "nowhere").exists()
 

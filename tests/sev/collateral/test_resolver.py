@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -233,10 +232,8 @@ def test_of_processes_that_want_the_same_one_asks(
     serve: Serve, kds: Callable[..., Any], milan: Platform, cache: Cache, tmp_path: Path
 ) -> None:
     service = kds(milan).service
-    together = threading.Barrier(1)
 
     def script(target: str) -> bytes:
-        together.wait()
         told = service.answer(target)
         return answer(told.status, told.body)
 
