@@ -77,14 +77,18 @@ def complete(
     offline: bool,
     roots: "list[Certificate]",
     at: datetime | None,
+    want_crl: bool = False,
 ) -> "Collateral":
-    """Add to the evidence what its verification needs. A report that cannot be decoded is left for the verdict."""
+    """Add to the evidence what its verification needs; `want_crl` has KDS asked for a CRL that is missing or stale.
+
+    A report that cannot be decoded is left for the verdict.
+    """
     from sev.collateral.resolver import Collateral
     from sev.errors import MalformedReport
 
     with resolver(cache, kds, offline, roots) as source:
         try:
-            return source.complete(evidence, at)
+            return source.complete(evidence, at, want_crl)
         except MalformedReport:
             return Collateral()
 
