@@ -28,6 +28,7 @@ from sev.guest.ghcb_page import (
     GhcbPage,
     Malformed,
 )
+from sev.guest.page_state import LARGEST_LIST
 from sev.guest.services import Services
 
 _NO_HYPERCALL = (1 << 64) - 1000
@@ -217,7 +218,7 @@ class GhcbProtocol:
     def _page_state_change(self, cpu: Cpu, page: GhcbPage) -> tuple[int, int]:
         first = page.scratch(8)
         inside = page.address <= first < page.address + SHARED_BUFFER + SHARED_BUFFER_SIZE
-        size = page.address + SHARED_BUFFER + SHARED_BUFFER_SIZE - first if inside else 8 + 8 * 253
+        size = page.address + SHARED_BUFFER + SHARED_BUFFER_SIZE - first if inside else LARGEST_LIST
         self._scratch(cpu, page, size)
         page.begin()
         return NO_ACTION, self._services.page_states.run(cpu, first, size)

@@ -10,6 +10,7 @@ from sev.guest.rmp import PAGES_PER_LARGE, VALIDATED, Rmp
 PRIVATE, SHARED = 1, 2
 MOST_ENTRIES = 253
 HEADER_SIZE = 8
+LARGEST_LIST = HEADER_SIZE + 8 * MOST_ENTRIES
 
 # What KVM reports in SW_EXITINFO2.
 ERROR_GENERIC = 0x100 << 32
@@ -52,10 +53,8 @@ class PageStates:
         """
         memory = self._memory
         current, end, _ = _HEADER.unpack(memory.read(address, HEADER_SIZE))
-        if end >= MOST_ENTRIES or HEADER_SIZE + 8 * (end + 1) > size:
+        if HEADER_SIZE + 8 * (end + 1) > size:
             return ERROR_BAD_HEADER
-        if current > end:
-            return 0
         raw = memory.read(address + HEADER_SIZE, 8 * (end + 1))
         entries = list(struct.unpack(f"<{end + 1}Q", raw))
         error = 0

@@ -16,6 +16,7 @@ from sev.report import Report
 from tests.sev.guest.snp_machine import (
     DATA,
     GHCB,
+    PVALIDATE,
     REQUEST,
     RESPONSE,
     VMGEXIT,
@@ -243,6 +244,18 @@ def test_large_pages(machine: SnpMachine) -> None:
     assert machine.memory.u64(BUFFER + 8) & 0xFFF == 512
     assert psc(machine, entry(0x600_1000, SHARED, large=True)) == (0, 1 << 32 | 2)
     assert psc(machine, entry(0x600_0000, SHARED, large=True, done=513)) == (0, 1 << 32 | 2)
+
+
+def test_a_whole_large_page_has_one_entry_again(machine: SnpMachine) -> None:
+    large = 0x600_0000
+    machine.instruction(PVALIDATE, rax=large, rdx=0)
+    assert machine.instruction(PVALIDATE, rax=large, rcx=1, rdx=1)[0] == 6, "split by the 4 KiB PVALIDATE"
+    psc(machine, entry(large, SHARED, large=True))
+    psc(machine, entry(large, PRIVATE, large=True))
+    assert machine.instruction(PVALIDATE, rax=large, rcx=1, rdx=1)[0] == 0
+    psc(machine, entry(large + 4096, SHARED))
+    psc(machine, entry(large + 4096, PRIVATE))
+    assert machine.instruction(PVALIDATE, rax=large, rcx=1, rdx=1)[0] == 6
 
 
 def test_lists_that_are_malformed(machine: SnpMachine) -> None:
