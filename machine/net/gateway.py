@@ -10,7 +10,7 @@ from typing import Any
 
 from machine.clock import Clock
 from machine.net import dhcp, dns_relay, packets
-from machine.net.backend import Backend
+from machine.net.backend import MINIMUM_FRAME, Backend
 from machine.net.dhcp import DhcpServer
 from machine.net.dns_relay import DnsRelay
 from machine.net.forward import MAXIMUM_CONNECTIONS, Bridge, Forward, listen
@@ -85,7 +85,7 @@ class Gateway(Backend):
     def send(self, frame: bytes) -> None:
         """Answer a frame of the guest's, or lose it."""
         destination = frame[:6]
-        if destination != GATEWAY_MAC and not destination[0] & 1:
+        if len(frame) < MINIMUM_FRAME or (destination != GATEWAY_MAC and not destination[0] & 1):
             return
         kind = int.from_bytes(frame[12:14], "big")
         try:
