@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine import exceptions, msr, paging
 from machine import registers as reg
@@ -25,6 +25,9 @@ from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
+
+if TYPE_CHECKING:
+    from machine.devices.dma import Dma
 
 _STI, _MOV_SS, _POP_SS = 0xFB, 0x8E, 0x17
 
@@ -53,6 +56,8 @@ class Computer:
         self.injectors: list[Callable[[Cpu], bool]] = []
         self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
         self.page_filter: Callable[[Cpu, Translation, int, int], None] | None = None
+        self.dma: Callable[[str], Dma] = lambda _device: self.memory
+        """What a device, by name, sees of RAM."""
         self.on_idle: Callable[[], None] = lambda: None
         self.halt_limit: int | None = None
         """Nanoseconds after which HLT ends where interrupts are enabled: firmware whose own timer ticks. None: never."""

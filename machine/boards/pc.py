@@ -103,7 +103,7 @@ class PcBoard:
     def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
         from machine.devices.virtio.net import VirtioNet
 
-        device = VirtioNet(self.computer.memory, port, mac, defer=self.computer.post)
+        device = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post)
         if kind == "virtio-legacy":
             from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport
         else:
@@ -117,7 +117,7 @@ class PcBoard:
         computer = self.computer
         revision, formats = variant.parse(kind)
         return Gvnic(
-            computer.memory,
+            computer.dma("gvnic"),
             port,
             mac,
             self._deliver_message,

@@ -69,6 +69,7 @@ class Guest:
         self.ghcbs = [pages.FIRST_GHCB + pages.PAGE_SIZE * n for n in range(cpus)]
         services = Services(self.checker, states, requests, terminate, note, SEV_FEATURES, hidden_ports)
         computer.encryption_mask = ENCRYPTION_MASK
+        computer.dma = self.dma
         self.processor = SnpProcessor(computer, self.rmp, services, self.ghcbs, launch.vmpl)
         settings = platform.settings
         brand = f"AMD EPYC-{settings.line.name} Processor (cvmboot)".encode()
