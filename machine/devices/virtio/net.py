@@ -103,7 +103,7 @@ class VirtioNet(VirtioDevice):
             queue.push(chain.head, 0)
             send(data[header:])
         self.finish(queue)
-        return queue.ask_for_kick()
+        return queue.more or queue.ask_for_kick()
 
     def _frames_wait(self) -> None:
         queue = self.queues[RECEIVE]
@@ -179,7 +179,7 @@ class VirtioNet(VirtioDevice):
             if request[:1] == bytes((CLASS_MAC,)):
                 self.generation = self.generation + 1 & 0xFF
         self.finish(queue)
-        return queue.ask_for_kick()
+        return queue.more or queue.ask_for_kick()
 
     # -- state
 

@@ -186,11 +186,16 @@ class SplitQueue:
         first, self._silent = self._silent, False
         return first or (new - event - 1 & 0xFFFF) < (new - old & 0xFFFF)
 
+    @property
+    def more(self) -> bool:
+        """Whether buffers are known to be available."""
+        return self._seen != self._next
+
     def ask_for_kick(self) -> bool:
         """Have the driver notify when it makes more available; True if it has done so already (2.7.10, avail_event)."""
         if self.event_index:
-            self._dma.set_u16(self.used + 4 + 8 * self.size, self._next)
-        return self._dma.u16(self.available + 2) != self._next
+            self._dma.set_u16(self.used + 4 + 8 * self.size, self._seen)
+        return self._dma.u16(self.available + 2) != self._seen
 
     def save(self) -> dict[str, Any]:
         """Plain data for `load`."""

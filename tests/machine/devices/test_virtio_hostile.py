@@ -134,6 +134,28 @@ def test_rings_that_overlap_do_not_hold_the_machine() -> None:
     assert len(machine.wire.sent) <= 100 * 2 * 16 + 16
 
 
+def test_buffers_that_are_too_few_for_a_frame_are_waited_for() -> None:
+    machine = Machine()
+    driver = Driver(machine, VERSION_1 | EVENT_IDX | 1 << 15, size=4, room=1000)
+    machine.wire.on_receive(bytes(3000))
+    machine.wire.on_receive(bytes(500))
+    assert len(machine.port.waiting) == 1, "four buffers of 1000 bytes went to the first"
+    machine.wire.on_receive(bytes(2000))
+    ring = driver.rings[0]
+    (head, _), *rest = ring.take()
+    ring.offer(head)
+    driver.kick(0)
+    assert [length for _, length in ring.take()] == [512]
+    ring.offer(rest[0][0])
+    driver.kick(0)
+    assert not ring.take(), "one buffer is too few"
+    for number in (rest[1][0], rest[2][0]):
+        ring.offer(number)
+    driver.kick(0)
+    assert [length for _, length in ring.take()] == [1000, 1000, 12]
+    assert driver.status == 15
+
+
 addresses = st.one_of(
     st.integers(0, RAM), st.sampled_from([0, RAM - 1, RAM, 1 << 32, (1 << 64) - 1, GOOD]), st.integers(0, 2**64 - 1)
 )

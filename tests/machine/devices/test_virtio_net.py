@@ -1,6 +1,7 @@
 """virtio-net over both PCI transports, driven through the bus as a guest's driver does."""
 
 import struct
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_identity_and_structures_of_the_modern_device() -> None:
     assert found[1]["size"] == 56
     assert config.get(found[2]["at"] + 16, 4) == 8
     spans = sorted((found[kind]["offset"], found[kind]["offset"] + found[kind]["size"]) for kind in (1, 2, 3, 4))
-    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     assert spans[-1][1] <= machine.card.bars[0].size
 
 
@@ -444,8 +445,8 @@ def test_saved_state_goes_on_in_a_twin(legacy: bool) -> None:
 def test_random_register_accesses(accesses: list[tuple[bool, int, int, int]]) -> None:
     machine = Machine()
     Driver(machine)
-    for write, offset, size, value in accesses:
-        offset = offset & ~(size - 1)
+    for write, place, size, value in accesses:
+        offset = place & ~(size - 1)
         if write:
             machine.card.write(CPU, offset, size, value & (1 << 8 * size) - 1)
         else:

@@ -341,7 +341,10 @@ def in_namespace(*words: str) -> subprocess.CompletedProcess[str]:
         pytest.skip("no network namespaces here")
     return subprocess.run(
         ["unshare", "-rn", sys.executable, *words],
-        **{"capture_output": True, "text": True, "timeout": 60, "check": False},  # type: ignore[call-overload]
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
