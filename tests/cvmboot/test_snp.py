@@ -287,3 +287,17 @@ def test_the_same_input_gives_the_same_keys_under_virtual_time(guest: Guest, cvm
         return bytes(cvmboot("run", *options, guest("tamago-sev-example.efi"), typed=typed).stdout)
 
     assert run() == run()
+
+
+def test_dma_memory_that_tamago_never_converts_is_named(guest: Guest, platform: Path) -> None:
+    """Its loop converts the first 253 pages again and again; its network driver then uses the others."""
+    image = guest("tamago-sev-example.efi")
+    with VirtualMachine(image, snp=True, platform=platform, nic="gvnic", net="user:builtin") as vm:
+        vm.expect_exact("> ")
+        vm.sendline("net-gve 10.0.2.15/24 10.0.2.2")
+        vm.expect_exact("stopping serial console")
+    (summary,) = vm.warnings
+    assert "private-as-shared: used as shared (C-bit 0), but never converted" in summary
+    assert re.search(
+        r"at RIP 0x[0-9a-f]+ \(tamago-sev-example.efi runtime\.memclr.*first at address 0x[0-9a-f]+", summary
+    )

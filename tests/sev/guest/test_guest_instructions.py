@@ -6,6 +6,7 @@ import pytest
 
 from machine import registers as reg
 from sev.platform import Platform
+from tests.machine.bare import STACK, TABLES
 from tests.sev.guest.snp_machine import (
     CF,
     DATA,
@@ -219,3 +220,21 @@ def test_a_page_that_was_in_the_tlb_is_looked_at_again_after_pvalidate(machine: 
     assert machine.run(store + PVALIDATE + store) == "done"
     assert machine.kinds() == {"not-validated"}
     assert machine.checker.findings[0].rip == 0x3000000 + 8 + 4
+
+
+@pytest.mark.parametrize("code", [PVALIDATE, RMPADJUST])
+def test_ring_3_may_not(machine: SnpMachine, code: str) -> None:
+    memory = machine.memory
+    for table in range(TABLES, TABLES + 4096 * 70, 8):
+        entry = memory.u64(table)
+        if entry & 1:
+            memory.set_u64(table, entry | 4)
+    user, stack = DATA, STACK - 0x100
+    memory.write(user, bytes.fromhex(code))
+    memory.write(stack, b"".join(n.to_bytes(8, "little") for n in (user, 0x1B, 2, STACK - 0x200, 0x23)))
+    machine.cpu.set(reg.RSP, stack)
+    machine.cpu.set(reg.RAX, 0x600_0000)
+    machine.cpu.set(reg.RCX, 0)
+    machine.cpu.set(reg.RDX, 0)
+    assert machine.run("48cf") == "fault"
+    assert (machine.bare.faults[0].vector, machine.cpu.get(reg.RIP)) == (13, user)

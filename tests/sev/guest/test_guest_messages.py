@@ -174,6 +174,12 @@ def test_derived_keys_are_the_same_across_launches_and_differ_by_what_is_selecte
         assert (mine != theirs) == bool(payload[8] & 1), "the policy counts where it is selected"
 
 
+def test_keys_of_more_privileged_vmpls_are_refused(talk: Talk) -> None:
+    assert talk.request(KEY_REQ, key_request(vmpl=0), 1, vmpck=1) == INVALID_PARAM.to_bytes(64, "little")
+    own = derived(talk.request(KEY_REQ, key_request(vmpl=1), 3, vmpck=1))
+    assert derived(talk.request(KEY_REQ, key_request(vmpl=1), 1)) == own, "VMPL0 may ask for it, too"
+
+
 def test_both_sizes_of_a_key_request(talk: Talk) -> None:
     linux = derived(talk.request(KEY_REQ, key_request(1), 1))
     tamago = derived(talk.request(KEY_REQ, key_request(1).ljust(0x40, b"\0"), 3))
@@ -257,6 +263,17 @@ def test_headers_that_are_refused(talk: Talk, at: int, value: int) -> None:
     good = bytearray(Message(REPORT_REQ, report_request(), 1).seal(talk.launch.vmpcks[0]))
     good[at] = value
     assert talk.refused(bytes(good)) == INVALID_PARAM
+
+
+@pytest.mark.parametrize("at", [0x28, 0x38, 0x3D, 0x5F])
+def test_reserved_header_bytes_are_refused_in_an_authentic_message_too(talk: Talk, at: int) -> None:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    key = talk.launch.vmpcks[0]
+    header = bytearray(Message(REPORT_REQ, report_request(), 1).seal(key)[:0x60])
+    header[at] = 1
+    sealed = AESGCM(key).encrypt(bytes(header[0x20:0x2C]), report_request(), bytes(header[0x30:]))
+    assert talk.refused(sealed[-16:] + bytes(header[16:]) + sealed[:-16]) == INVALID_PARAM
 
 
 @pytest.mark.parametrize(
