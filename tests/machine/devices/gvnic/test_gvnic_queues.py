@@ -178,8 +178,8 @@ IPV4_TCP = (
 )  # fmt: skip
 
 
-def ones(data: bytes) -> int:
-    total = sum(struct.unpack(f">{len(data) // 2 + len(data) % 2}H", data + b"\0" * (len(data) % 2)))
+def ones(data: bytes | bytearray) -> int:
+    total: int = sum(struct.unpack(f">{len(data) // 2 + len(data) % 2}H", data + b"\0" * (len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
