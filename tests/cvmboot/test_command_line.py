@@ -32,7 +32,7 @@ def test_help_of_run_has_every_option_and_examples(cvmboot):
 
 
 def test_options_of_later_releases_are_unknown(cvmboot, sample):
-    for option in ("--snp", "--gdb", "--nic", "--restore"):
+    for option in ("--ovmf", "--vc", "--gdb", "--restore"):
         assert cvmboot("run", sample("hello"), option).returncode == 2
 
 
