@@ -37,6 +37,7 @@ _NAME = re.compile(r"([0-9a-f]{64})\.(der|crl)\Z")
 _DRAFT = ".draft-"
 _DRAFT_AGE = 600.0
 _POLL = 0.05
+_TRIES = 100
 
 
 def default_folder() -> Path:
@@ -81,22 +82,16 @@ class Cache:
         suffix = "crl" if isinstance(item, Crl) else "der"
         path = self._root / _folder_of(item) / f"{hashlib.sha256(item.der).hexdigest()}.{suffix}"
         moment = int((fetched or datetime.now(UTC)).timestamp())
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-            descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
+        for left in reversed(range(_TRIES)):
             try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(item.der)
-                    file.flush()
-                    os.fsync(descriptor)
-                os.utime(draft, (moment, moment))
-                Path(draft).replace(path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(draft).unlink()
-                raise
-        except OSError as error:
-            raise CacheError(f"cache {path.parent}: {error.strerror}; name another folder with --cache") from None
+                _write_whole(path, item.der, moment)
+                break
+            except OSError as error:
+                # Another process that cleans may take the empty folder, or the draft, from under our hands.
+                if not isinstance(error, FileNotFoundError) or not left:
+                    raise CacheError(
+                        f"cache {path.parent}: {error.strerror}; name another folder with --cache"
+                    ) from None
         return path
 
     def keep(self, pieces: Iterable[Piece]) -> None:
@@ -208,6 +203,23 @@ class Cache:
         for folder, _, _ in os.walk(self._root, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
+
+
+def _write_whole(path: Path, data: bytes, moment: int) -> None:
+    """Write a file under another name, then give it its own, so that nobody sees a part of it. OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.utime(draft, (moment, moment))
+        Path(draft).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(draft).unlink()
+        raise
 
 
 def _decode(path: Path) -> tuple[Certificate | Crl, datetime]:

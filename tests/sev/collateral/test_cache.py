@@ -225,6 +225,32 @@ def test_two_processes_at_once_and_kill_9_at_any_time(
     assert not warnings
 
 
+_CLEANER = """
+import sys
+from pathlib import Path
+from sev.collateral.cache import Cache
+print("ready", flush=True)
+while True:
+    Cache(Path(sys.argv[1])).clean(everything=True)
+"""
+
+
+def test_putting_while_another_process_cleans(cache: Cache, warnings: list[str], milan: Platform) -> None:
+    items = [_leaf(milan, microcode=level) for level in range(4)]
+    words = [sys.executable, "-c", _CLEANER, str(cache.folder)]
+    cleaner = subprocess.Popen(words, stdout=subprocess.PIPE)
+    try:
+        assert cleaner.stdout is not None and cleaner.stdout.readline() == b"ready\n"
+        for number in range(200):
+            cache.put(items[number % 4])
+            list(cache.entries())
+        assert cleaner.poll() is None
+    finally:
+        cleaner.kill()
+        cleaner.communicate()
+    assert not warnings
+
+
 _HOLDER = """
 import sys, time
 from pathlib import Path
