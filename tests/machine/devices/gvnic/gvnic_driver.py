@@ -245,7 +245,7 @@ class Driver:
 
     def completions(self) -> list[tuple[int, int]]:
         """DQO: (kind, value) of the transmit completions since the last call."""
-        found = []
+        found: list[tuple[int, int]] = []
         while True:
             lap, index = divmod(self.tx_done, 64)
             head, value, _ = struct.unpack("<HHI", self.ram.read(0x12000 + 8 * index, 8))
@@ -270,7 +270,7 @@ class Driver:
 
     def receive(self) -> list[bytes]:
         """The frames since the last call; buffers that they took are not offered again by itself."""
-        found = []
+        found: list[bytes] = []
         while (part := self._next()) is not None:
             data, more = part
             self.parts.append(data)

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from gvnic_driver import (
@@ -166,8 +167,8 @@ def test_random_admin_commands(commands: list[tuple[int, bytes, list[tuple[int, 
             command[4 * word : 4 * word + 4] = value.to_bytes(4, "big")
         status = admin.give(opcode, "56s", bytes(command))
         assert status == PASSED or status >= 0xFFFFFFF0
-        lists = machine.nic.commands.lists.save()
-        assert sum(len(pages) for _, pages in lists) <= 32768  # type: ignore[arg-type]
+        lists: list[Any] = machine.nic.commands.lists.save()
+        assert sum(len(pages) for _, pages in lists) <= 32768
         resources = machine.nic.commands.resources
         if resources is not None:
             assert set(resources.transmit) | set(resources.receive) <= set(range(4))
