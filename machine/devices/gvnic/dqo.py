@@ -54,6 +54,7 @@ class DqoTransmit(TransmitQueue):
         self.tail = 0
         self.head = 0
         self.completed = 0
+        self._unpublished = b""
 
     def ring(self, value: int) -> None:
         """The index behind the last descriptor."""
@@ -76,9 +77,10 @@ class DqoTransmit(TransmitQueue):
                 frames += self._packet(ring[at * _TRANSMIT_ENTRY : end * _TRANSMIT_ENTRY])
                 at = end
                 self.head = (start + at) % settings.size
-                self._complete(ring[(end - 1) * _TRANSMIT_ENTRY : end * _TRANSMIT_ENTRY])
+                self._complete(ring, end - 1)
         finally:
             if at:
+                self._publish()
                 around.block.event()
         return frames >= FRAMES_AT_ONCE and self.head != self.tail
 
@@ -124,8 +126,8 @@ class DqoTransmit(TransmitQueue):
             self.around.port.send(one)
         return len(frames)
 
-    def _complete(self, last: bytes) -> None:
-        _, flags, tag, _ = _PACKET.unpack(last)
+    def _complete(self, ring: bytes, last: int) -> None:
+        _, flags, tag, _ = _PACKET.unpack_from(ring, last * _TRANSMIT_ENTRY)
         if flags & _REPORT:
             self._completion(_DESCRIPTORS_DONE, self.head)
         self._completion(_PACKET_DONE, tag)
@@ -133,10 +135,18 @@ class DqoTransmit(TransmitQueue):
     def _completion(self, kind: int, value: int) -> None:
         settings = self.settings
         lap, index = divmod(self.completed, settings.other_size)
-        generation = ~lap & 1
-        entry = _COMPLETION.pack(settings.identity | kind << 11 | generation << _GENERATION, value, 0)
-        self.around.dma.write(settings.other_ring + index * _COMPLETION.size, entry)
+        if not index:
+            self._publish()
+        head = settings.identity | kind << 11 | (~lap & 1) << _GENERATION
+        self._unpublished += _COMPLETION.pack(head, value, 0)
         self.completed = (self.completed + 1) % (2 * settings.other_size)
+
+    def _publish(self) -> None:
+        """Store the completions of a burst at once: they end where the next one begins."""
+        told, self._unpublished = self._unpublished, b""
+        if told:
+            end = (self.completed - 1) % self.settings.other_size + 1
+            self.around.dma.write(self.settings.other_ring + end * _COMPLETION.size - len(told), told)
 
 
 class DqoReceive(ReceiveQueue):
