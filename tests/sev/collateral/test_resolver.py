@@ -19,6 +19,7 @@ from sev.collateral.pieces import CACHE, EVIDENCE, KDS, LeafKey
 from sev.collateral.resolver import Collateral, Resolver
 from sev.evidence import Evidence
 from sev.platform import Platform
+from sev.platform.issue import issue_crl
 from sev.revocation import Crl
 from sev.tcb import Tcb
 from sev.verify import verify
@@ -170,8 +171,6 @@ def test_crls_fresh_stale_and_forged(serve: Serve, kds: Callable[..., Any], mila
     assert "CRL is missing" in none.notes[0]
     fetched = Resolver(None, _client(kds(milan).url)).complete(Evidence(raw, list(known)), want_crl=True)
     assert [p.source for p in fetched.crls] == [KDS]
-    from sev.platform.issue import issue_crl
-
     now = datetime.now(UTC).replace(microsecond=0)
     forged = issue_crl(milan.settings.line, milan.authority().key(ASK), 3, (now, now + timedelta(days=1)), {})
     server = serve(lambda target: answer(200, forged))
@@ -285,3 +284,25 @@ def test_certificates_of_all_lines_beside_a_report_of_version_2(
         found = Resolver(cache, None).complete(evidence)
         assert found.complete, (pair, found.problem)
         assert LeafKey.of_certificate(leaf).line.name in pair.name.title()
+
+
+def test_version_2_of_another_line_than_guessed_first(platforms: dict[str, Platform], kds: Callable[..., Any]) -> None:
+    genoa = platforms["genoa"]
+    evidence = Evidence(_report(genoa, version=2))
+    found = Resolver(None, _client(kds(genoa).url)).complete(evidence)
+    assert found.complete, found.problem
+    assert found.leaves[0].line.name == "Genoa"
+    assert _verified(genoa, evidence)
+    unknown = Evidence(_report(genoa, version=2, chip_id=b"\x55" * 64))
+    assert "the Genoa VCEK of chip 5555" in Resolver(None, _client(kds(genoa).url)).complete(unknown).problem
+
+
+def test_the_latest_crl_is_the_one(milan: Platform, cache: Cache) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    lists = []
+    for age in (5, 1, 3):
+        times = now - timedelta(days=age), now + timedelta(days=9)
+        lists.append(Crl.decode(issue_crl(milan.settings.line, milan.authority().key(ARK), age, times, {})))
+        cache.put(lists[-1])
+    found = Resolver(cache, None).complete(Evidence(_report(milan), milan.certificates()))
+    assert [piece.item.der for piece in found.crls] == [lists[1].der]
