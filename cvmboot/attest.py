@@ -19,6 +19,22 @@ from cvmboot.attest_fetch import (
     fetch,
 )
 from cvmboot.attest_input import Certs, File, Json, add_collateral, evidence_in, malformed
+from cvmboot.attest_policy import (
+    Allow,
+    AuthorKeyDigest,
+    CrlOption,
+    FamilyId,
+    HostData,
+    IdKeyDigest,
+    ImageId,
+    Measurement,
+    MinFirmware,
+    MinGuestSvn,
+    MinTcb,
+    ReportData,
+    Vmpl,
+    policy_of,
+)
 from cvmboot.errors import CvmbootError, UsageError
 
 if TYPE_CHECKING:
@@ -92,12 +108,19 @@ def verify(
         str | None,
         typer.Option("--at", help="Time of verification (UTC), such as 2026-08-19; default now.", metavar="TIME"),
     ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow", help="Do not ask for: debug, migration, vmpl, reserved; may be repeated.", metavar="WHAT"
-        ),
-    ] = None,
+    measurement: Measurement = None,
+    report_data: ReportData = None,
+    host_data: HostData = None,
+    id_key_digest: IdKeyDigest = None,
+    author_key_digest: AuthorKeyDigest = None,
+    family_id: FamilyId = None,
+    image_id: ImageId = None,
+    min_guest_svn: MinGuestSvn = None,
+    min_tcb: MinTcb = None,
+    min_firmware: MinFirmware = None,
+    vmpl: Vmpl = None,
+    crl: CrlOption = None,
+    allow: Allow = None,
     cache: CacheOption = None,
     kds: KdsOption = None,
     offline: OfflineOption = False,
@@ -106,22 +129,38 @@ def verify(
     """Verify a report: signature, chain to a root of AMD's, chip, TCB, validity, revocation, and the default policy.
 
     Certificates come from the evidence, --certs, the cache, and only if one is missing from KDS.
-    The default policy: no DEBUG, no migration agent, VMPL 0, nothing reserved set.
+    What was not asked for is listed as such. The default policy: no DEBUG, no migration agent, VMPL 0, nothing reserved set.
     """
-    from sev.appraisal import ALL, appraise
+    from sev.appraisal import appraise
+    from sev.attestation_policy import CRL_REQUIRED
     from sev.report import Report
     from sev.verify import verify as verify_report
 
     moment = _moment(at)
-    if unknown := set(allow or ()) - set(ALL):
-        raise UsageError(f"--allow {sorted(unknown)[0]}: wanted {', '.join(ALL)}")
+    policy = policy_of(
+        {
+            "measurement": measurement,
+            "report_data": report_data,
+            "host_data": host_data,
+            "id_key_digest": id_key_digest,
+            "author_key_digest": author_key_digest,
+            "family_id": family_id,
+            "image_id": image_id,
+            "min_guest_svn": min_guest_svn,
+            "min_tcb": min_tcb,
+            "min_firmware": min_firmware,
+            "vmpl": vmpl,
+            "crl": crl,
+            "allow": allow,
+        }
+    )
     evidence = evidence_in(file)
     add_collateral(evidence, certs or ())
     roots = platform_certificates(evidence, platform) if platform else []
-    found = complete(evidence, cache, kds, offline, roots, moment)
+    found = complete(evidence, cache, kds, offline, roots, moment, policy.crl == CRL_REQUIRED)
     verdict = verify_report(evidence.report, evidence.certificates, roots=roots, crls=evidence.crls, at=moment)
     if any(check.name == "signature" for check in verdict.checks):
-        appraise(verdict, Report.decode(evidence.report), allow or ())
+        appraise(verdict, Report.decode(evidence.report), policy)
     explain_missing(verdict, found)
     if as_json:
         sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n")

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sev.appraisal import ALL, appraise
+from sev.appraisal import appraise
+from sev.attestation_policy import ALL, Policy
 from sev.certificates import ARK, ASK, ASVK, Certificate
 from sev.platform import VCEK, VLEK, Platform
 from sev.platform import der as asn1
@@ -252,7 +253,7 @@ def test_the_default_policy(milan: Platform) -> None:
         raw = _signed(milan, **fields)
         verdict = verify(raw, milan.certificates(), roots=[_ark(milan)])
         assert verdict.verified
-        appraise(verdict, Report.decode(raw), allow)
+        appraise(verdict, Report.decode(raw), Policy(frozenset(allow)))
         return verdict
 
     assert judged().verified

@@ -1,0 +1,108 @@
+"""The options by which `cvmboot attest verify` is told what to ask of a report."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cvmboot.errors import UsageError
+
+if TYPE_CHECKING:
+    from sev.attestation_policy import Policy
+
+_PANEL = "What to ask of the report"
+
+
+def _hex(name: str, text: str, size: int) -> Any:
+    return typer.Option(f"--{name}", help=f"{text}: {size} bytes as hex.", metavar="HEX", rich_help_panel=_PANEL)
+
+
+def _set(name: str, text: str) -> Any:
+    help_text = f"{text}: 48 bytes as hex; repeated, one of them."
+    return typer.Option(f"--{name}", help=help_text, metavar="HEX", rich_help_panel=_PANEL)
+
+
+Measurement = Annotated[list[str] | None, _set("measurement", "The launch digest")]
+IdKeyDigest = Annotated[list[str] | None, _set("id-key-digest", "Digest of the key that signed the ID block")]
+AuthorKeyDigest = Annotated[list[str] | None, _set("author-key-digest", "Digest of the key that signed the ID key")]
+ReportData = Annotated[str | None, _hex("report-data", "What the guest had put in", 64)]
+HostData = Annotated[str | None, _hex("host-data", "What the host had put in", 32)]
+FamilyId = Annotated[str | None, _hex("family-id", "Family of the guest", 16)]
+ImageId = Annotated[str | None, _hex("image-id", "Image of the guest", 16)]
+MinGuestSvn = Annotated[
+    str | None,
+    typer.Option("--min-guest-svn", help="Least security version of the guest.", metavar="N", rich_help_panel=_PANEL),
+]
+Vmpl = Annotated[
+    str | None,
+    typer.Option("--vmpl", help="The VMPL wanted, or any; default 0.", metavar="N|any", rich_help_panel=_PANEL),
+]
+MinTcb = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--min-tcb",
+        help="Least level in REPORTED_TCB, such as snpSPL=8 (fmcSPL, blSPL, teeSPL, snpSPL, ucodeSPL); may be repeated.",
+        metavar="NAME=N",
+        rich_help_panel=_PANEL,
+    ),
+]
+MinFirmware = Annotated[
+    str | None,
+    typer.Option(
+        "--min-firmware",
+        help="Least version of the firmware that runs.",
+        metavar="MAJOR.MINOR[.BUILD]",
+        rich_help_panel=_PANEL,
+    ),
+]
+CrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--crl",
+        help="required: fail without a current CRL; if-present (the default); off.",
+        metavar="WHEN",
+        rich_help_panel=_PANEL,
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        help="Do not ask for: debug, migration, vmpl, reserved; may be repeated.",
+        metavar="WHAT",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def policy_of(options: dict[str, Any]) -> "Policy":
+    """The policy that options give, by the keys of a policy file; None and empty lists were not given. UsageError."""
+    from sev.attestation_policy import BadPolicy, Policy
+
+    values = {key: value for key, value in options.items() if value is not None and value != []}
+    for key in ("min_guest_svn", "vmpl"):
+        if key in values:
+            values[key] = _number(values[key])
+    if "min_tcb" in values:
+        values["min_tcb"] = _levels(values["min_tcb"])
+    try:
+        return Policy.of(values)
+    except BadPolicy as error:
+        key, dot, rest = error.key.partition(".")
+        raise UsageError(f"--{key.replace('_', '-')}{' ' if dot else ''}{rest}: {error.problem}") from None
+
+
+def _number(text: str) -> int | str:
+    """A number, or the text as it is for the policy to judge."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else text
+
+
+def _levels(words: list[str]) -> dict[str, int | str]:
+    levels: dict[str, int | str] = {}
+    for word in (part for words_in_one in words for part in words_in_one.replace(",", " ").split()):
+        name, equals, level = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--min-tcb {word[:40]}: wanted NAME=N such as snpSPL=8")
+        if name in levels:
+            raise UsageError(f"--min-tcb {name[:40]}: given twice")
+        levels[name] = _number(level)
+    return levels
