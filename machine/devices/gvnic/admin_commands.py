@@ -164,7 +164,10 @@ class AdminCommands:
     def _report_stats(self, command: bytes) -> None:
         length, address, interval = _REPORT.unpack_from(command)
         resources = self._configured()
-        self.report.configure(length, address, interval, len(resources.transmit), len(resources.receive))
+        if length:
+            self.report.configure(length, address, interval, resources)
+        else:
+            self.report.clear()
 
     def _link_speed(self, command: bytes) -> None:
         (address,) = _ADDRESS.unpack_from(command)
@@ -199,7 +202,7 @@ class AdminCommands:
     def _create_tx(self, command: bytes) -> None:
         identity, told, ring, page_list, block, other, size, other_size = _CREATE_TX.unpack_from(command)
         resources = self._configured()
-        self._check_queue(identity, resources.transmit, block, page_list)
+        page_list = self._check_queue(identity, resources.transmit, block, page_list)
         size = self._ring_size(size)
         if resources.out_of_order:
             other_size = self._ring_size(other_size)
@@ -216,7 +219,7 @@ class AdminCommands:
         fields = _CREATE_RX.unpack_from(command)
         identity, _, block, told, ring, other, page_list, size, buffer_size, other_size, _ = fields
         resources = self._configured()
-        self._check_queue(identity, resources.receive, block, page_list)
+        page_list = self._check_queue(identity, resources.receive, block, page_list)
         size = self._ring_size(size)
         if resources.out_of_order:
             other_size = self._ring_size(other_size)
@@ -253,7 +256,8 @@ class AdminCommands:
             raise Refused(FAILED_PRECONDITION, "the device is not configured")
         return self.resources
 
-    def _check_queue(self, identity: int, queues: dict[int, Any], block: int, page_list: int) -> None:
+    def _check_queue(self, identity: int, queues: dict[int, Any], block: int, page_list: int) -> int:
+        """The page list that the queue shall use."""
         resources = self._configured()
         if identity >= Limits.QUEUES:
             raise Refused(RESOURCE_EXHAUSTED, f"queue {identity}, wanted less than {Limits.QUEUES}")
@@ -261,10 +265,10 @@ class AdminCommands:
             raise Refused(ALREADY_EXISTS, f"queue {identity} is there already")
         if block >= len(resources.blocks):
             raise Refused(OUT_OF_RANGE, f"notification block {block}, wanted less than {len(resources.blocks)}")
-        if resources.in_pages:
-            self.lists.pages(page_list)
-        elif page_list != RAW:
-            raise Refused(INVALID_ARGUMENT, f"page list {page_list:#x} for raw addresses, wanted {RAW:#x}")
+        if not resources.in_pages:
+            return RAW  # Linux leaves the number at 0 for DQO
+        self.lists.pages(page_list)
+        return page_list
 
     @staticmethod
     def _ring_size(size: int) -> int:
@@ -299,4 +303,4 @@ class AdminCommands:
         self.resources = (
             None if saved is None else Resources.restore(saved, self._dma, self._port, self._notify, self.lists)
         )
-        self.report.load(state["report"])
+        self.report.load(state["report"], self.resources)

@@ -10,6 +10,7 @@ from typing import Any
 from machine.clock import Clock, Timer
 from machine.devices.dma import Dma
 from machine.devices.gvnic.errors import INVALID_ARGUMENT, Refused
+from machine.devices.gvnic.resources import Resources
 from machine.errors import BadAddress
 
 _HEADER = 8
@@ -43,23 +44,22 @@ class StatsReport:
         self._clock = clock
         self._timer: Timer | None = None
         self._address = self._length = self._interval = 0
-        self._shape = (0, 0)
+        self._resources: Resources | None = None
         self.statistics = ReceiveStatistics()
 
-    def configure(self, length: int, address: int, interval_ms: int, transmit: int, receive: int) -> None:
-        """Report into `length` bytes at `address`, for so many queues, at once and every `interval_ms` (0: once).
+    def configure(self, length: int, address: int, interval_ms: int, resources: Resources) -> None:
+        """Report into `length` bytes at `address`, for the queues that there are, now and every `interval_ms` (0: once).
 
-        Refused for a length without room for the device's entries, BadAddress.
+        Refused for a length or an interval that cannot be meant, BadAddress.
         """
-        wanted = _HEADER + _ENTRY.size * self._entries(transmit, receive)
-        if not wanted <= length <= _MOST_BYTES:
-            raise Refused(INVALID_ARGUMENT, f"a report of {length} bytes, wanted {wanted} to {_MOST_BYTES}")
+        if not _HEADER <= length <= _MOST_BYTES:
+            raise Refused(INVALID_ARGUMENT, f"a report of {length} bytes, wanted {_HEADER} to {_MOST_BYTES}")
         if interval_ms and interval_ms < _LEAST_INTERVAL_MS:
             raise Refused(INVALID_ARGUMENT, f"a report every {interval_ms} ms, wanted at least {_LEAST_INTERVAL_MS}")
         self._dma.read(address, length)
         self.clear()
         self._address, self._length, self._interval = address, length, interval_ms
-        self._shape = (transmit, receive)
+        self._resources = resources
         self._write()
         self._again()
 
@@ -69,20 +69,22 @@ class StatsReport:
             self._timer.cancel()
             self._timer = None
         self._address = self._length = self._interval = 0
-
-    @staticmethod
-    def _entries(transmit: int, receive: int) -> int:
-        return _DRIVER_PER_TX * transmit + (_DRIVER_PER_RX + 4) * receive
+        self._resources = None
 
     def _write(self) -> None:
-        transmit, receive = self._shape
-        first = self._entries(transmit, 0) + _DRIVER_PER_RX * receive
+        """Store the device's entries, unless the driver has made queues that it left no room for."""
+        if self._resources is None:
+            return
+        queues = sorted(self._resources.receive)
+        first = _DRIVER_PER_TX * len(self._resources.transmit) + _DRIVER_PER_RX * len(queues)
         told = b""
-        for queue in range(receive):
-            mine = self.statistics if not queue else ReceiveStatistics()
+        for queue in queues:
+            mine = self.statistics if queue == queues[0] else ReceiveStatistics()
             told += _ENTRY.pack(QUEUE_DROPS, queue, mine.over_mru) + _ENTRY.pack(NO_BUFFERS, queue, mine.no_buffers)
             told += _ENTRY.pack(OVER_MRU, queue, mine.over_mru) + _ENTRY.pack(INVALID_CHECKSUM, queue, 0)
-        self._dma.write(self._address + _HEADER + first * _ENTRY.size, told)
+        at = _HEADER + first * _ENTRY.size
+        if at + len(told) <= self._length:
+            self._dma.write(self._address + at, told)
 
     def _again(self) -> None:
         if self._interval and self._clock is not None:
@@ -100,14 +102,13 @@ class StatsReport:
         """Plain data for `load`."""
         return {
             "place": [self._address, self._length, self._interval],
-            "shape": list(self._shape),
             "counts": [self.statistics.no_buffers, self.statistics.over_mru],
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any], resources: Resources | None) -> None:
         """Take over a saved state."""
         self.clear()
         self._address, self._length, self._interval = state["place"]
-        self._shape = (state["shape"][0], state["shape"][1])
+        self._resources = resources
         self.statistics.no_buffers, self.statistics.over_mru = state["counts"]
         self._again()

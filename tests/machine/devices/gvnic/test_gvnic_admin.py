@@ -172,7 +172,7 @@ WRONG: dict[str, tuple[int, Callable[[Admin], int]]] = {
     "types: short": (INVALID, lambda admin: admin.give(0xE, "QQ", 2047, 0x8000)),
     "driver: short": (INVALID, lambda admin: admin.give(0xF, "QQ", 303, 0x8000)),
     "driver: outside": (INVALID, lambda admin: admin.give(0xF, "QQ", 304, RAM)),
-    "report: short": (INVALID, lambda admin: admin.give(0xC, "QQQ", 8 + 16 * 12 - 1, 0x8000, 0)),
+    "report: short": (INVALID, lambda admin: admin.give(0xC, "QQQ", 7, 0x8000, 0)),
     "report: often": (INVALID, lambda admin: admin.give(0xC, "QQQ", 4096, 0x8000, 1)),
     "report: outside": (INVALID, lambda admin: admin.give(0xC, "QQQ", 4096, RAM - 100, 0)),
 }
@@ -334,6 +334,40 @@ def test_the_report_is_written_at_once_and_at_the_interval() -> None:
     assert told() == {65: 1, 66: 1, 67: 1, 68: 0}
     machine.write(0, 0x10, 0)
     assert machine.clock.next_deadline() is None
+
+
+def test_the_report_follows_the_queues_and_ends_where_the_driver_says() -> None:
+    """Linux asks for it before it makes queues, and for one of no length when it stops."""
+    machine = Machine()
+    admin = Admin(machine)
+    assert admin.configure(GQI_RDA) == PASSED
+    assert admin.give(0xC, "QQQ", 8 + 16 * 12 - 1, 0x8000, 1000) == PASSED
+    assert admin.create_tx() == PASSED
+    assert admin.create_rx() == PASSED
+    for length, wanted in ((8 + 16 * 12 - 1, 0), (8 + 16 * 12, 65)):
+        assert admin.give(0xC, "QQQ", length, 0x8000, 1000) == PASSED
+        assert int.from_bytes(machine.ram.read(0x8008 + 16 * 8, 4), "big") == wanted
+    assert admin.give(0xC, "QQQ", 0, 0, 20000) == PASSED
+    assert machine.clock.next_deadline() is None
+
+
+@pytest.mark.parametrize("queue_format", [GQI_RDA, DQO_RDA])
+def test_raw_queues_have_no_page_list_whatever_the_driver_says(queue_format: int) -> None:
+    admin = Admin(Machine())
+    assert admin.configure(queue_format) == PASSED
+    assert admin.create_tx(list=0) == PASSED
+    assert admin.create_rx(list=77) == PASSED
+
+
+def test_going_round_modulo_64_is_one_command() -> None:
+    machine = Machine()
+    admin = Admin(machine, modulo=True)
+    for _ in range(63):
+        admin.give(0xD, "Q", 0x8000)
+    for number in range(64):
+        machine.ram.write(0x1004 + 64 * number, bytes(4))
+    assert admin.give(0xD, "Q", 0x8000) == PASSED
+    assert [number for number in range(64) if machine.ram.read(0x1004 + 64 * number, 4) != bytes(4)] == [63]
 
 
 def test_names_of_variants() -> None:

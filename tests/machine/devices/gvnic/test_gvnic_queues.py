@@ -97,6 +97,36 @@ def test_dqo_reports_descriptors_where_asked() -> None:
     assert driver.completions() == [(4, 1), (2, 0), (2, 1)]
 
 
+@pytest.mark.parametrize("queue_format", FORMATS)
+def test_bursts_across_the_end_of_the_ring(queue_format: int) -> None:
+    machine = Machine()
+    driver = Driver(machine, queue_format)
+    for burst in range(1, 60):
+        for number in range(burst):
+            driver.post(frame(60, number))
+        driver.kick()
+        assert len(machine.wire.sent) == burst
+        machine.wire.sent.clear()
+        if driver.dqo:
+            assert len(driver.completions()) == burst
+        else:
+            assert driver.consumed == driver.tx_count
+
+
+def test_what_is_left_of_a_destroyed_queue_is_not_sent() -> None:
+    machine = Machine()
+    driver = Driver(machine, GQI_RDA)
+    machine.ram.write(0x100000, IPV4_TCP + bytes(60000))
+    for _ in range(4):
+        driver.descriptor(struct.pack(">BBBBHHQ", 0x11, 8, 17, 2, 60054, 54, 0x100000))
+        driver.descriptor(struct.pack(">BBHHHQ", 0x20, 7, 0, 88, 60000, 0x100036))
+    driver.kick()
+    sent = len(machine.wire.sent)
+    assert driver.admin.give(7, "I", 0) == PASSED
+    assert machine.run_deferred() == 1
+    assert len(machine.wire.sent) == sent
+
+
 # -- interrupts
 
 GQI_ARM, GQI_ACK, GQI_MASK = 0, 0xA0000000, 0x40000000
@@ -217,6 +247,20 @@ def test_checksums(queue_format: int, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("queue_format", [GQI_RDA, DQO_RDA])
+def test_a_udp_checksum_is_never_zero(queue_format: int) -> None:
+    machine = Machine()
+    driver = Driver(machine, queue_format)
+    header = b"\x45\0\0\x1e\0\0\0\0\x40\x11\0\0\xc0\xa8\0\1\xc0\xa8\0\2"
+    fixed = ones(header[12:20] + struct.pack(">HHHHHH", 17, 10, 1, 2, 10, 0))
+    udp = struct.pack(">HHHHH", 1, 2, 10, ones(header[12:20] + struct.pack(">HH", 17, 10)), 0xFFFF - fixed)
+    driver.post(MAC + MAC + b"\x08\0" + header + udp, flags=0x40 if driver.dqo else 0x01)
+    if not driver.dqo:
+        machine.ram.write(0x10001, bytes((3, 17)))
+    driver.kick()
+    assert machine.wire.sent[0][40:42] == b"\xff\xff"
+
+
+@pytest.mark.parametrize("queue_format", [GQI_RDA, DQO_RDA])
 def test_segmentation(queue_format: int) -> None:
     machine = Machine()
     driver = Driver(machine, queue_format)
@@ -297,6 +341,8 @@ def test_a_restored_device_goes_on(queue_format: int) -> None:
     assert other.wire.sent == [frame(61)]
     other.wire.on_receive(frame(62))
     assert driver.receive() == [frame(62)]
+    if not driver.dqo:
+        assert int.from_bytes(other.ram.read(0x2000 + 4 * driver.rx_counter, 4), "big") == 71
     assert driver.admin.give(7, "I", 0) == PASSED
     assert not other.nic.problem
 
