@@ -1,4 +1,4 @@
-"""A real kernel: Debian's linux-image through its own EFI stub and through GRUB's and go-boot's ways, to its init and power-off."""
+"""A real kernel: Debian's linux-image through its own EFI stub, to its init and power-off."""
 
 import os
 import shutil
