@@ -178,6 +178,15 @@ OPTIONS = (
         hexadecimal("--measurement", 48),
     ),
     Option(
+        *(
+            "--ovmf",
+            "ovmf",
+            "MEASUREMENT is the launch digest that this firmware and --cpus have on a real QEMU host.",
+            "FILE",
+        ),
+        Path,
+    ),
+    Option(
         *("--sp-busy", "sp_busy", "Answer each guest request so many times as busy before serving it.", "N"),
         number("--sp-busy", 1_000_000),
     ),

@@ -124,7 +124,7 @@ def assemble(
 
 _SNP_OPTIONS = (
     *("product", "platform", "snp_check", "guest_policy", "host_data", "id_block", "id_auth", "vmpl"),
-    *("report_version", "measurement", "sp_busy"),
+    *("report_version", "measurement", "ovmf", "sp_busy"),
 )
 
 
@@ -165,7 +165,15 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
     """
     platform = assembly.platform
     media = media or Media()
-    if options.nic is not None or options.net is not None or options.forward or options.pcap is not None:
+    if (
+        options.nic
+        or options.net
+        or options.forward
+        or options.pcap
+        or options.mac
+        or options.net_loss
+        or options.net_delay
+    ):
         from cvmboot.network import add_network
 
         assembly.network = add_network(assembly.board, options, media, assembly.firmware.warn)

@@ -44,6 +44,7 @@ class RunOptions:
         self.vmpl: int | None = None
         self.report_version: int | None = None
         self.measurement: bytes | None = None
+        self.ovmf: Path | None = None
         self.sp_busy: int | None = None
         for name, value in given.items():
             if name not in self.__dict__:

@@ -93,6 +93,29 @@ class ImageDigest:
         return self._digest
 
 
+def _measurement(options: RunOptions, platform: Platform) -> bytes | None:
+    """The launch digest that was asked for; None for the default. UsageError, CvmbootError."""
+    if options.ovmf is None:
+        return options.measurement
+    if options.measurement is not None:
+        raise UsageError("--measurement and --ovmf both say what the launch digest is; give one")
+    from sev.measure.errors import MeasureError
+    from sev.measure.firmware import Firmware as FirmwareImage
+    from sev.measure.processors import signature_of
+    from sev.measure.snp import snp_launch_digest
+
+    model = f"EPYC-{platform.settings.product.capitalize()}"
+    try:
+        firmware = FirmwareImage(options.ovmf.read_bytes())
+        return snp_launch_digest(firmware, vcpus=options.cpus, signature=signature_of(model))
+    except OSError as error:
+        raise CvmbootError(
+            f"--ovmf {options.ovmf}: {error.strerror or error}; give the firmware image of the host"
+        ) from None
+    except MeasureError as error:
+        raise CvmbootError(f"--ovmf {options.ovmf}: {error}") from None
+
+
 class SnpGuest:
     """The guest of one assembly: `prepare` before the firmware is made, `install` after, `image_loaded`, `finish`."""
 
@@ -112,7 +135,7 @@ class SnpGuest:
             if value is not None
         }
         try:
-            launch = Launch(options.measurement or self._digest, computer.random_bytes, **given)
+            launch = Launch(_measurement(options, platform) or self._digest, computer.random_bytes, **given)
         except SevError as error:
             raise UsageError(f"--snp: {error}") from None
         self._refusals = 0
