@@ -78,8 +78,15 @@ class PcBoard:
     def _add_interrupt_controllers(self, computer: Computer) -> None:
         bus, interrupts = computer.bus, self.interrupts
         computer.interrupts = computer.msrs.apic = interrupts
-        for base, chip in ((0x20, interrupts.pic.master), (0xA0, interrupts.pic.slave)):
+        for base, chip, vector, cascade in (
+            (0x20, interrupts.pic.master, 0x68, 4),
+            (0xA0, interrupts.pic.slave, 0x70, 2),
+        ):
             bus.add_ports(base, i8259.PORTS, chip.read, chip.write)
+            # As UEFI firmware leaves them: vectors that are no exceptions', and all masked. A guest that uses the I/O
+            # APIC only (TamaGo) would take the serial port's IRQ 4 as exception 4 otherwise.
+            for offset, word in ((0, 0x11), (1, vector), (1, cascade), (1, 0x01), (1, 0xFF)):
+                chip.write(computer.engine.cpus[0], offset, 1, word)
         bus.add_ports(ELCR, 2, interrupts.pic.read_elcr, interrupts.pic.write_elcr)
         bus.add_mmio(IO_APIC_BASE, IO_APIC_SIZE, interrupts.io_apic.read, interrupts.io_apic.write)
         bus.add_mmio(APIC_BASE, APIC_SIZE, interrupts.read_local_apic, interrupts.write_local_apic)

@@ -424,3 +424,41 @@ def test_random_frames_cross_a_hub_in_order() -> None:
         a.backend.send(frame)
     loop.until(lambda: len(b.frames) == 200)
     assert b.frames == frames
+
+
+# -- QEMU at the other end
+
+
+@pytest.mark.slow
+def test_a_qemu_at_the_other_end_gets_its_address(loop: Loop, tmp_path: Path) -> None:
+    """QEMU's -netdev stream, its virtio-net and its own network boot ROM: a DHCP client that none of us wrote."""
+    from machine.net.gateway import GUEST, Gateway
+
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("no qemu-system-x86_64")
+    link = open_link(f"listen:unix:{tmp_path}/wire", loop.post)
+    gateway = Gateway(loop.post, loop.clock, resolvers=[])
+    frames: list[bytes] = []
+
+    def from_qemu(frame: bytes) -> None:
+        frames.append(frame)
+        gateway.send(frame)
+
+    link.on_receive, gateway.on_receive = from_qemu, link.send
+    netdev = f"stream,id=n,server=off,addr.type=unix,addr.path={tmp_path}/wire"
+    machine = ("-accel", "tcg", "-m", "128", "-nodefaults", "-display", "none", "-boot", "n")
+    with subprocess.Popen(
+        ["qemu-system-x86_64", *machine, "-device", "virtio-net-pci,netdev=n", "-netdev", netdev],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as qemu:
+        try:
+            request = b"\x63\x82\x53\x63\x35\x01\x03"
+            loop.until(lambda: any(request in frame and GUEST in frame for frame in frames), 60)
+            loop.until(lambda: any(frame[12:14] == b"\x08\x06" and frame[28:32] == GUEST for frame in frames), 20)
+        finally:
+            qemu.terminate()
+    loop.until(lambda: not link.link)
+    link.close()
+    gateway.close()
