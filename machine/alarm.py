@@ -1,5 +1,6 @@
 """The alarm: a thread that brings the engine out of guest code when a timer is due, or when a kick may have been lost."""
 
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -35,6 +36,8 @@ class Alarm:
         earlier = self._deadline is None or deadline < self._deadline
         self._deadline = deadline
         if self._thread is None and not self._closed:
+            if sys.is_finalizing():  # a machine that nobody closed: a thread would wait for its start for ever
+                return
             self._thread = threading.Thread(target=self._run, name="cvmboot-alarm", daemon=True)
             self._thread.start()
         elif earlier:
