@@ -76,7 +76,9 @@ def _verify(raw: bytes, nonce: bytes, folder: Path) -> int:
     from sev.report import Report
     from sev.verify import verify
 
-    _show("\nWhoever sent the nonce verifies it; making the emulated chip's certificates takes seconds the first time:\n\n")
+    _show(
+        "\nWhoever sent the nonce verifies it; making the emulated chip's certificates takes seconds the first time:\n\n"
+    )
     _show("$ cvmboot attest verify report.bin --platform PLATFORM\n")
     evidence = Evidence(raw)
     roots = platform_certificates(evidence, folder)
