@@ -31,10 +31,12 @@ from cvmboot.attest_policy import (
     MinFirmware,
     MinGuestSvn,
     MinTcb,
+    PolicyFile,
     ReportData,
     Vmpl,
     policy_of,
 )
+from cvmboot.attest_policy_file import policy_app
 from cvmboot.errors import CvmbootError, UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ _MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "not asked":
 app = typer.Typer(help="Decode and verify SEV-SNP attestation reports.", no_args_is_help=True)
 app.command("fetch", epilog=FETCH_STATUS)(fetch)
 app.add_typer(cache_app, name="cache")
+app.add_typer(policy_app, name="policy")
 
 
 @app.command("show")
@@ -108,6 +111,7 @@ def verify(
         str | None,
         typer.Option("--at", help="Time of verification (UTC), such as 2026-08-19; default now.", metavar="TIME"),
     ] = None,
+    policy_file: PolicyFile = None,
     measurement: Measurement = None,
     report_data: ReportData = None,
     host_data: HostData = None,
@@ -152,7 +156,8 @@ def verify(
             "vmpl": vmpl,
             "crl": crl,
             "allow": allow,
-        }
+        },
+        policy_file,
     )
     evidence = evidence_in(file)
     add_collateral(evidence, certs or ())

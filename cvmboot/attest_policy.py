@@ -1,5 +1,6 @@
 """The options by which `cvmboot attest verify` is told what to ask of a report."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,15 @@ def _set(name: str, text: str) -> Any:
     return typer.Option(f"--{name}", help=help_text, metavar="HEX", rich_help_panel=_PANEL)
 
 
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        help="Ask for what this file says, see `cvmboot attest policy`; options replace its keys.",
+        metavar="FILE",
+        rich_help_panel=_PANEL,
+    ),
+]
 Measurement = Annotated[list[str] | None, _set("measurement", "The launch digest")]
 IdKeyDigest = Annotated[list[str] | None, _set("id-key-digest", "Digest of the key that signed the ID block")]
 AuthorKeyDigest = Annotated[list[str] | None, _set("author-key-digest", "Digest of the key that signed the ID key")]
@@ -74,8 +84,12 @@ Allow = Annotated[
 ]
 
 
-def policy_of(options: dict[str, Any]) -> "Policy":
-    """The policy that options give, by the keys of a policy file; None and empty lists were not given. UsageError."""
+def policy_of(options: dict[str, Any], file: Path | None = None) -> "Policy":
+    """The policy of options, by the keys of a policy file, and of such a file, whose keys they replace.
+
+    None and empty lists were not given. UsageError; CvmbootError if the file cannot be read.
+    """
+    from cvmboot.attest_policy_file import values_in
     from sev.attestation_policy import BadPolicy, Policy
 
     values = {key: value for key, value in options.items() if value is not None and value != []}
@@ -85,7 +99,7 @@ def policy_of(options: dict[str, Any]) -> "Policy":
     if "min_tcb" in values:
         values["min_tcb"] = _levels(values["min_tcb"])
     try:
-        return Policy.of(values)
+        return Policy.of((values_in(file) if file else {}) | values)
     except BadPolicy as error:
         key, dot, rest = error.key.partition(".")
         raise UsageError(f"--{key.replace('_', '-')}{' ' if dot else ''}{rest}: {error.problem}") from None

@@ -79,8 +79,12 @@ class Policy:
 
 
 def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    """A value as short text. What may be long, deep or a number of thousands of digits is not written out."""
+    if isinstance(value, str):
+        return ascii(value) if len(value) <= 40 else f"{value[:37]!a}..."
+    if isinstance(value, int):
+        return str(value) if abs(value) < 1 << 64 else "a number of more than 64 bits"
+    return f"a {type(value).__name__}"
 
 
 def _allowed(key: str, value: Any) -> frozenset[str]:
