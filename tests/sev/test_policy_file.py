@@ -75,6 +75,7 @@ def test_what_is_wrong_is_named_with_its_line() -> None:
         ("vmpl == 0\n", "no TOML: Invalid value (at line 1"),
         ('"x\\ny" = 1', "'x\\ny': no such key"),
         (b"vmpl = 0\n# \xff\n", "line 2: byte 0xff is no UTF-8"),
+        ("vmpl = 0\na" + ".a" * 65 + " = 1", "line 2: more than 64 dots in a line"),
         ("#" * (LARGEST + 1), f"more than {LARGEST} bytes"),
     ):
         assert _refusal(text).startswith(wanted), (text, _refusal(text))
@@ -99,7 +100,7 @@ def test_hostile_files_are_bounded() -> None:
         assert len(text) <= LARGEST
         begin = time.process_time()
         _refusal(text)
-        assert time.process_time() - begin < 5, text[:20]
+        assert time.process_time() - begin < 2, text[:20]
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
