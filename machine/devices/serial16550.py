@@ -207,6 +207,10 @@ class Serial16550:
             value = self._backend.read_byte()
         if value is None and self.on_poll_empty is not None:
             self.on_poll_empty()
+        if self._level and not self._fifo_enabled:
+            # Taking the one character ends its interrupt; the next one is a new edge for an edge-triggered controller.
+            self._level = False
+            self._irq(False)
         self._update()
         return value or 0
 

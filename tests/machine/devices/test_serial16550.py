@@ -161,6 +161,18 @@ def test_receive_interrupt_needs_ier_and_out2() -> None:
     assert port.inb(IIR) == 0x01
 
 
+def test_without_a_fifo_each_character_is_an_edge_of_its_own() -> None:
+    edges: list[bool] = []
+    wire = Wire(b"abc")
+    uart = Serial16550(wire, edges.append)
+    uart.write(CPU, MCR, 1, 0x08)
+    uart.write(CPU, IER, 1, 0x01)
+    uart.input_available()
+    for expected in b"abc":
+        assert uart.read(CPU, RBR, 1) == expected
+    assert edges == [True, False] * 3
+
+
 def test_trigger_level_tells_available_data_from_a_time_out() -> None:
     port = Port(b"123")
     port.outb(MCR, 0x08)
