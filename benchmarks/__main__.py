@@ -11,8 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
-from benchmarks import calls, qemu
+from benchmarks import calls, qemu, snp
 from benchmarks.figures import AT_MOST, TIMES_FASTER, Figure, Limit, table
 from benchmarks.session import PROMPT, Session, Silent
 
@@ -21,6 +22,7 @@ PACKAGES = ("cvmboot", "images", "loader", "machine", "sev", "uefi")
 KEYS = 20
 IDLE_SECONDS = 3.0
 BOOT_SECONDS, HELP_SECONDS, LSPCI_SECONDS = 0.28, 0.25, 0.5
+REPORT_MILLISECONDS, SNP_SHARE, STRICT_SHARE = 5, 1.5, 2.0
 PEAK_MIB, CALL_MICROSECONDS, IDLE_PERCENT, KEY_MILLISECONDS = 120, 10, 3, 10
 
 
@@ -45,6 +47,7 @@ class Benchmarks:
         yield from self._boot("tamago-sev-example", 6)
         yield from self._help()
         yield from self._calls()
+        yield from self._snp()
         yield from self._at_the_prompt()
 
     def _image(self, name: str) -> tuple[Path | None, str]:
@@ -88,6 +91,21 @@ class Benchmarks:
         limit = Limit(AT_MOST, CALL_MICROSECONDS)
         yield Figure("OutputString of one character", "us", _repeat(calls.output_string, 5), limit)
         yield Figure("  of that the engine (an OUT to nobody)", "us", _repeat(calls.engine_alone, 5))
+
+    def _snp(self) -> Iterator[Figure]:
+        trips = [snp.round_trip() for _ in range(5)]
+        whole, signature = [trip[0] for trip in trips], [trip[1] for trip in trips]
+        yield Figure("SEV-SNP report, VMGEXIT to answer", "ms", whole, Limit(AT_MOST, REPORT_MILLISECONDS))
+        yield Figure("  of that the P-384 signature", "ms", signature, reference=whole)
+        image, reason = self._image("tamago-sev-example")
+        if image is None:
+            yield Figure("tamago-sev-example with --snp", "s", [], skipped=reason)
+            return
+        plain = median(_repeat(lambda: _seconds_to_prompt(cvmboot("run", str(image)))[0], self._runs))
+        for words, share in (((), SNP_SHARE), (("--snp-check", "strict"), STRICT_SHARE)):
+            ours = _repeat(lambda w=words: _seconds_to_prompt(cvmboot("run", "--snp", *w, str(image)))[0], self._runs)  # type: ignore[misc]
+            name = " ".join(("tamago-sev-example with --snp", *words))
+            yield Figure(name, "s", ours, Limit(AT_MOST, plain * share), [plain])
 
     def _at_the_prompt(self) -> Iterator[Figure]:
         titles = ("lspci over 256 buses", "processor at the prompt", "a key's echo, slowest of 20")
