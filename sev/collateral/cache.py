@@ -38,6 +38,8 @@ _DRAFT = ".draft-"
 _DRAFT_AGE = 600.0
 _POLL = 0.05
 _TRIES = 100
+_PAUSE = 0.002
+"""Seconds between two tries."""
 
 
 def default_folder() -> Path:
@@ -88,10 +90,12 @@ class Cache:
                 break
             except OSError as error:
                 # Another process that cleans may take the empty folder, or the draft, from under our hands.
-                if not isinstance(error, FileNotFoundError) or not left:
+                # mkdir says that a folder exists which is gone when it looks.
+                if not isinstance(error, FileNotFoundError | FileExistsError) or not left:
                     raise CacheError(
                         f"cache {path.parent}: {error.strerror}; name another folder with --cache"
                     ) from None
+                time.sleep(_PAUSE)
         return path
 
     def keep(self, pieces: Iterable[Piece]) -> None:
@@ -120,7 +124,7 @@ class Cache:
             try:
                 age = moment - path.lstat().st_mtime
                 if path.name.startswith(_DRAFT):
-                    gone = everything or age > _DRAFT_AGE
+                    gone = (everything or age > _DRAFT_AGE) and not _is_being_written(path)
                 elif _NAME.match(path.name):
                     old = older_than is not None and age > older_than.total_seconds()
                     gone = everything or old or self._read(path) is None
@@ -206,20 +210,43 @@ class Cache:
 
 
 def _write_whole(path: Path, data: bytes, moment: int) -> None:
-    """Write a file under another name, then give it its own, so that nobody sees a part of it. OSError."""
+    """Write a file under another name, then give it its own, so that nobody sees a part of it. OSError.
+
+    The draft is locked meanwhile, so that who cleans can tell it from what a killed writer left.
+    """
+    import fcntl
+
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        os.utime(draft, (moment, moment))
-        Path(draft).replace(path)
+            os.utime(draft, (moment, moment))
+            Path(draft).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(draft).unlink()
         raise
+
+
+def _is_being_written(draft: Path) -> bool:
+    """Whether a living writer has a draft open. FileNotFoundError if it is gone."""
+    import fcntl
+
+    descriptor = os.open(draft, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _decode(path: Path) -> tuple[Certificate | Crl, datetime]:

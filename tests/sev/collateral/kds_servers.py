@@ -66,11 +66,14 @@ class Server:
                     self.targets.append(target)
                 told = self.script(target)
                 if isinstance(told, bytes):
+                    self._leave()  # when the answer has been sent, the client may already ask again
                     connection.sendall(told)
                 else:
                     told(connection)
+                    self._leave()
             except OSError:
                 pass  # the client had enough of it
-            finally:
-                with self._lock:
-                    self._at_once -= 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._at_once -= 1
