@@ -20,6 +20,7 @@ from machine.cpu import Cpu, Fault, Stop
 from machine.cpuid import CpuidTable
 from machine.engine.base import Engine
 from machine.engine.unicorn import UnicornEngine
+from machine.errors import BadAddress
 from machine.idle import IdleDetector
 from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
@@ -285,7 +286,7 @@ class Computer:
         rip = cpu.get(reg.RIP)
         try:
             before = self.linear(cpu).read(rip - 2, 2)
-        except Exception:
+        except BadAddress:
             return False
         return before[1] == _STI or before[0] == _MOV_SS or before[1] == _POP_SS
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from machine import registers as reg
 from machine.cpu import Cpu
+from machine.interrupts import apic_timer
 
 Answer = tuple[int, int, int, int]
 Leaf = Callable[[Cpu, int], Answer]
@@ -21,7 +22,6 @@ VENDOR = b"AuthenticAMD"
 BRAND = b"AMD EPYC-Milan Processor (cvmboot)"
 HYPERVISOR = b"cvmbootcvmbo"
 CRYSTAL_HZ = 25_000_000
-APIC_BUS_KHZ = 100_000
 CR4_OSXSAVE = 1 << 18
 
 FAMILY_19H_MODEL_01H = 0x00A00F11
@@ -55,7 +55,7 @@ class CpuidTable:
             0x15: (1, tsc_frequency // CRYSTAL_HZ, CRYSTAL_HZ, 0),
             0x16: (tsc_frequency // 1_000_000, tsc_frequency // 1_000_000, 100, 0),
             0x40000000: (0x40000010, hypervisor[0], hypervisor[1], hypervisor[2]),
-            0x40000010: (tsc_frequency // 1000, APIC_BUS_KHZ, 0, 0),
+            0x40000010: (tsc_frequency // 1000, apic_timer.FREQUENCY // 1000, 0, 0),
             0x80000000: (0x8000001F, signature[0], signature[2], signature[1]),
             0x80000005: (0xFF40FF40, 0xFF40FF40, 0x20080140, 0x20080140),
             0x80000006: (0, 0x48006400, 0x02006140, 0x0100C140),

@@ -8,6 +8,7 @@ import pytest
 from machine import registers as reg
 from machine.clock import VirtualClock
 from machine.cpu import Cpu
+from machine.interrupts import apic_timer
 
 from .bare import CODE, DONE, Bare
 
@@ -35,6 +36,14 @@ def test_an_unclaimed_port_reads_all_ones(bare: Bare) -> None:
 def test_cpuid_is_ours(bare: Bare) -> None:
     assert bare.run("31c0 0fa2 4189d8" + DONE) == "done"  # xor eax,eax; cpuid; mov r8d,ebx
     assert bare.cpu.get(reg.R8).to_bytes(4, "little") == b"Auth"
+
+
+def test_the_timing_leaf_tells_the_apic_timers_own_frequency(bare: Bare) -> None:
+    assert (
+        bare.run("b810000040 0fa2 4189c0 4189d9" + DONE) == "done"
+    )  # mov eax,0x40000010; cpuid; mov r8d,eax; mov r9d,ebx
+    assert bare.cpu.get(reg.R8) * 1000 == bare.computer.clock.tsc_frequency
+    assert bare.cpu.get(reg.R9) * 1000 == apic_timer.FREQUENCY
 
 
 def test_a_leaf_that_is_not_implemented_is_zero(bare: Bare) -> None:
