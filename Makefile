@@ -39,7 +39,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 # Pins every dependency with its hashes; no address of a registry gets into the file.
 lock: $(VENV)/.ready
-	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
+	$(BIN)/pip-compile --quiet --extra dev --extra cluster --generate-hashes --allow-unsafe --strip-extras --no-header \
 		--no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
 clean:
