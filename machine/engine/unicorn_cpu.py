@@ -25,6 +25,7 @@ _MSR_EFER = 0xC000_0080
 # RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
 _TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
 _LONGEST = 5
+_SEVERAL = -1
 _TLB_GROWTH = frozenset((400, 1200))
 """TLB fills at which to flush: Unicorn doubles its table of 256 entries only then, and only if it is well filled. With 1,024 a
 guest of 15 MB misses less than half as often; beyond that, what each page of new code costs outweighs it."""
@@ -55,6 +56,10 @@ class UnicornCpu:
         self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
         self._hooked: set[int] = set()
+        # Where a frame may stand in the TLB as writable and as executable: its linear page, or _SEVERAL.
+        self._writable: dict[int, int] = {}
+        self._executable: dict[int, int] = {}
+        self._watched: set[int] = set()
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
@@ -109,6 +114,7 @@ class UnicornCpu:
         self._hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
         self._hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
         self._trap = abi.CODE_CALLBACK(self._trapped)
+        self._never = abi.FETCH_PROT_CALLBACK(lambda *_arguments: False)
 
     # -- registers
 
@@ -227,14 +233,17 @@ class UnicornCpu:
                 self._unknown.clear()
                 if memory.is_ram(physical):
                     memory.code_pages.add(frame)
+                    self._now_executable(frame, page)
                     self._trap_page(mode, page, physical)
                 perms = abi.PROT_READ | abi.PROT_EXEC
-            elif access == WRITE:
+            elif access == READ and frame in memory.code_pages:
+                looked_through = found.executable and self._executable.get(frame) == page
+                perms = abi.PROT_READ | (abi.PROT_EXEC if looked_through else 0)
+            elif access == WRITE or (found.dirty and found.writable):
+                self._now_writable(frame, page)
                 perms = abi.PROT_READ | abi.PROT_WRITE
-            elif frame in memory.code_pages:
-                perms = abi.PROT_READ | abi.PROT_EXEC if found.executable else abi.PROT_READ
             else:
-                perms = abi.PROT_READ | (abi.PROT_WRITE if found.dirty and found.writable else 0)
+                perms = abi.PROT_READ
             if physical >= HIGH_START and not memory.is_ram(physical):
                 physical = _VOID_PAGE
             target = entry[0]
@@ -250,6 +259,33 @@ class UnicornCpu:
             self._failed(error)
             return False
         return True
+
+    def _now_executable(self, frame: int, page: int) -> None:
+        """A frame is about to be executable at `page`: nowhere may it stay writable in the TLB."""
+        if self._writable.pop(frame, page) != page:
+            self.flush_translations()
+        if self._executable.setdefault(frame, page) != page:
+            self._executable[frame] = _SEVERAL
+
+    def _now_writable(self, frame: int, page: int) -> None:
+        """A frame is about to be writable at `page`: nowhere may it stay executable, and what is translated of it is watched."""
+        if frame in self._engine.memory.code_pages:
+            self._watch(frame)
+            if self._executable.pop(frame, page) != page:
+                self.flush_translations()
+        if self._writable.setdefault(frame, page) != page:
+            self._writable[frame] = _SEVERAL
+
+    def _watch(self, frame: int) -> None:
+        """Have Unicorn look at each store to a frame, and drop the blocks that the store changes.
+
+        By itself it looks at the first store only: a later one to another block of the page would go unnoticed. It keeps
+        looking at pages for which any memory hook exists. This kind of hook does not slow the rest, and is never called:
+        fetches are refused by the page walk, before Unicorn would ask.
+        """
+        if frame not in self._watched:
+            self._watched.add(frame)
+            self._hook(abi.HOOK_MEM_FETCH_PROT, self._never, frame << 12, (frame << 12) + 0xFFF)
 
     def _bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
         """Guest code bytes at a linear address, as far as they are mapped."""
@@ -474,6 +510,8 @@ class UnicornCpu:
 
     def flush_translations(self) -> None:
         """Drop all TLB entries."""
+        self._writable.clear()
+        self._executable.clear()
         self._ctl(abi.CTL_TLB_FLUSH)
 
     def close(self) -> None:
