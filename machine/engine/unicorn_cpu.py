@@ -60,6 +60,7 @@ class UnicornCpu:
         self._writable: dict[int, int] = {}
         self._executable: dict[int, int] = {}
         self._watched: set[int] = set()
+        self._looked_through: dict[int, int] = {}
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
@@ -234,7 +235,8 @@ class UnicornCpu:
                 if memory.is_ram(physical):
                     memory.code_pages.add(frame)
                     self._now_executable(frame, page)
-                    self._trap_page(mode, page, physical)
+                    if self._looked_through.get(frame) != page:
+                        self._trap_page(mode, page, physical)
                 perms = abi.PROT_READ | abi.PROT_EXEC
             elif access == READ and frame in memory.code_pages:
                 looked_through = found.executable and self._executable.get(frame) == page
@@ -271,6 +273,7 @@ class UnicornCpu:
         """A frame is about to be writable at `page`: nowhere may it stay executable, and what is translated of it is watched."""
         if frame in self._engine.memory.code_pages:
             self._watch(frame)
+            self._looked_through.pop(frame, None)
             if self._executable.pop(frame, page) != page:
                 self.flush_translations()
         if self._writable.setdefault(frame, page) != page:
@@ -296,12 +299,18 @@ class UnicornCpu:
             return b""
 
     def _trap_page(self, mode: Mode, page: int, physical: int) -> None:
-        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of."""
+        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of.
+
+        That holds until the page is written to, unless such an instruction may reach into or out of a neighbour, which may
+        change alone.
+        """
         before = self._bytes_at(mode, page - (_LONGEST - 1), _LONGEST - 1) if page else b""
         body = self._engine.memory.read(physical, 4096)
         after = self._bytes_at(mode, page + 4096, _LONGEST - 1)
         text = before + body + after
         first = page - len(before)
+        if b"\x0f" not in before and b"\x0f" not in body[1 - _LONGEST :]:
+            self._looked_through[physical >> 12] = page
         for match in _TRAPPED.finditer(text):
             at = match.start()
             starts = [at]
@@ -497,6 +506,7 @@ class UnicornCpu:
     def flush_code(self) -> None:
         """Drop all translated code. Not while the CPU runs."""
         self._stale = False
+        self._looked_through.clear()
         self._ctl(abi.CTL_TB_FLUSH)
 
     def stop_and_flush_code(self) -> None:
@@ -506,6 +516,7 @@ class UnicornCpu:
         at the beginning of the instruction whose trap is being handled, and trap again.
         """
         self._stale = True
+        self._looked_through.clear()
         self.stop.request()
 
     def flush_translations(self) -> None:
