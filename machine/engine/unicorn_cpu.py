@@ -5,10 +5,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
-from machine.cpu import Fault, GuestException, Stop
+from machine.cpu import Fault, GuestException, Stop, Watch
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine.unicorn_abi import Batch
+from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_stop import StopFlag
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
@@ -71,6 +72,7 @@ class UnicornCpu:
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
         self.stop = StopFlag(lib, handle)
         self._install_hooks()
+        self._debug: DebugHooks | None = None
         self._gateway: gateway.Gateway | None = None
         self._calling = False
 
@@ -91,7 +93,8 @@ class UnicornCpu:
         self._keep += [read, write]
         lib.check(lib.mmio_map(self.handle, hole, HIGH_START - hole, read, None, write, None), "map the MMIO hole")
 
-    def _hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> None:
+    def hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> ctypes.c_size_t:
+        """Have Unicorn call `callback` for addresses from `begin` to `end`, or for all; gives the hook's handle."""
         self._keep.append(callback)
         number = ctypes.c_size_t()
         code = self._lib.hook_add(
@@ -105,15 +108,20 @@ class UnicornCpu:
             *extra,
         )
         self._lib.check(code, "hook")
+        return number
+
+    def unhook(self, number: ctypes.c_size_t) -> None:
+        """Take a hook away again. Between two runs only."""
+        self._lib.check(self._lib.hook_del(self.handle, number), "unhook")
 
     def _install_hooks(self) -> None:
-        self._hook(abi.HOOK_TLB_FILL, abi.TLB_CALLBACK(self._fill))
-        self._hook(abi.HOOK_INTR, abi.INTR_CALLBACK(self._interrupt))
-        self._hook(abi.HOOK_INSN_INVALID, abi.INVALID_CALLBACK(self._invalid))
-        self._hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
-        self._hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
-        self._hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
-        self._hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
+        self.hook(abi.HOOK_TLB_FILL, abi.TLB_CALLBACK(self._fill))
+        self.hook(abi.HOOK_INTR, abi.INTR_CALLBACK(self._interrupt))
+        self.hook(abi.HOOK_INSN_INVALID, abi.INVALID_CALLBACK(self._invalid))
+        self.hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
+        self.hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
+        self.hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
+        self.hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
         self._trap = abi.CODE_CALLBACK(self._trapped)
         self._never = abi.FETCH_PROT_CALLBACK(lambda *_arguments: False)
 
@@ -288,7 +296,7 @@ class UnicornCpu:
         """
         if frame not in self._watched:
             self._watched.add(frame)
-            self._hook(abi.HOOK_MEM_FETCH_PROT, self._never, frame << 12, (frame << 12) + 0xFFF)
+            self.hook(abi.HOOK_MEM_FETCH_PROT, self._never, frame << 12, (frame << 12) + 0xFFF)
 
     def _bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
         """Guest code bytes at a linear address, as far as they are mapped."""
@@ -322,9 +330,11 @@ class UnicornCpu:
                 address = first + start
                 if address not in self._hooked:
                     self._hooked.add(address)
-                    self._hook(abi.HOOK_CODE, self._trap, address, address)
+                    self.hook(abi.HOOK_CODE, self._trap, address, address)
 
     def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
+        if self._debug is not None and self._debug.breaks_at(address):
+            return
         try:
             code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - (address & 0xFFF)))
             if len(code) < size:
@@ -463,6 +473,58 @@ class UnicornCpu:
         self.set(reg.RIP, self.read_msr(0xC000_0082))
         return True
 
+    # -- debugging
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """The RAM that it runs over."""
+        return self._engine.memory
+
+    def _debugged(self) -> DebugHooks:
+        if self._debug is None:
+            self._debug = DebugHooks(self)
+        return self._debug
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """Stop before the instructions at these linear addresses, and no others."""
+        self._debugged().set_breakpoints(addresses)
+
+    def set_watches(self, watches: tuple[Watch, ...]) -> None:
+        """Stop behind instructions that touch these places, and no others."""
+        self._debugged().set_watches(watches)
+
+    def pass_breakpoint(self) -> None:
+        """Let the next run begin with the instruction at RIP even if a breakpoint stands there."""
+        self._debugged().resume()
+
+    def touched(self) -> tuple[Watch, int]:
+        """After WATCHPOINT: the watch, and the first physical address of it that was touched."""
+        return self._debugged().last_touch
+
+    def stop_now(self) -> None:
+        """From a callback: end the run before the instruction that is about to be executed."""
+        self._lib.emu_stop(self.handle)
+
+    def traps_at(self, address: int) -> bool:
+        """Whether an instruction at `address` is one that Unicorn would not tell us of, and so is hooked."""
+        return address in self._hooked
+
+    def _stopped_for_debugger(self) -> Stop | None:
+        debug = self._debug
+        if debug is None:
+            return None
+        if debug.hit:
+            debug.hit = False
+            return Stop.BREAKPOINT
+        if debug.take_back():
+            # Unicorn counts in translated code: without this the old block, which does not count, would run.
+            self.flush_code()
+            self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, 1)
+            self.flush_code()
+            debug.forget()
+            return Stop.WATCHPOINT
+        return None
+
     # -- running
 
     def start(self, count: int = 0) -> Stop:
@@ -481,8 +543,11 @@ class UnicornCpu:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        stopped = self._stopped_for_debugger()
         if self.fault is not None:
             return Stop.EXCEPTION
+        if stopped is not None:
+            return stopped
         if code != abi.ERR_OK:
             rip = self.get(reg.RIP)
             raise EngineError(f"unicorn stopped at {rip:#x}: {self._lib.strerror(code).decode()} ({code})")
