@@ -103,9 +103,10 @@ class PcBoard:
         from machine.pci import resources
 
         port = NetworkPort(backend, self.computer.idle.effect)
-        card = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
-        self.pci.add(card, NIC_SLOT)
-        self.computer.idle.polled = lambda: card.polled
+        device: VirtioPci | Gvnic
+        device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
+        self.pci.add(device, NIC_SLOT)
+        self.computer.idle.polled = lambda: device.polled
         resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
     def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
