@@ -17,9 +17,10 @@ from machine.pci.bus import PciBus
 from machine.pci.host_bridge import HostBridge
 
 if TYPE_CHECKING:
+    from machine.devices.gvnic.device import Gvnic
+    from machine.devices.virtio.pci import VirtioPci
     from machine.net.backend import Backend
     from machine.net.port import NetworkPort
-    from machine.pci.device import PciDevice
 
 COM1 = 0x3F8
 ECAM_BASE = 0xE000_0000
@@ -102,12 +103,13 @@ class PcBoard:
         from machine.pci import resources
 
         port = NetworkPort(backend, self.computer.idle.effect)
-        self.pci.add(
-            self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac), NIC_SLOT
-        )
+        device: VirtioPci | Gvnic
+        device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
+        self.pci.add(device, NIC_SLOT)
+        self.computer.idle.polled = lambda: device.polled
         resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
-    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
+    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
         from machine.devices.virtio.net import VirtioNet
 
         device = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post)
@@ -117,7 +119,7 @@ class PcBoard:
             from machine.devices.virtio.pci_modern import VirtioPciModern as Transport  # type: ignore[assignment]
         return Transport(device, self._deliver_message)
 
-    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
+    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes) -> "Gvnic":
         from machine.devices.gvnic import variant
         from machine.devices.gvnic.device import Gvnic
 

@@ -28,8 +28,10 @@ _TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
 _LONGEST = 5
 _SEVERAL = -1
 _TLB_GROWTH = frozenset((400, 1200))
+_TLB_LATER_GROWTH = 8192
 """TLB fills at which to flush: Unicorn doubles its table of 256 entries only then, and only if it is well filled. With 1,024 a
-guest of 15 MB misses less than half as often; beyond that, what each page of new code costs outweighs it."""
+guest of 15 MB misses less than half as often while it starts; a larger table makes each page of new code dearer, so it grows
+further only for guests that go on missing: one that moves megabytes through its heap needs 8,192 entries."""
 
 
 class UnicornCpu:
@@ -57,6 +59,7 @@ class UnicornCpu:
         self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
         self._hooked: set[int] = set()
+        self._fetched: dict[int, int] = {}  # pages that could be executed when they were last filled: linear to physical
         # Where a frame may stand in the TLB as writable and as executable: its linear page, or _SEVERAL.
         self._writable: dict[int, int] = {}
         self._executable: dict[int, int] = {}
@@ -225,7 +228,7 @@ class UnicornCpu:
     def _fill(self, _uc: int, address: int, kind: int, entry: Any, _user: int) -> bool:
         try:
             self._fills += 1
-            if self._fills in _TLB_GROWTH:
+            if self._fills in _TLB_GROWTH or not self._fills % _TLB_LATER_GROWTH:
                 self.flush_translations()
             mode = self.mode()
             access = _ACCESS[kind]
@@ -254,6 +257,8 @@ class UnicornCpu:
                 perms = abi.PROT_READ | abi.PROT_WRITE
             else:
                 perms = abi.PROT_READ
+            if perms & abi.PROT_EXEC:
+                self._fetched[page] = physical if memory.is_ram(physical) else -1
             if physical >= HIGH_START and not memory.is_ram(physical):
                 physical = _VOID_PAGE
             target = entry[0]
@@ -336,9 +341,14 @@ class UnicornCpu:
         if self._debug is not None and self._debug.breaks_at(address):
             return
         try:
-            code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - (address & 0xFFF)))
-            if len(code) < size:
-                code += self._bytes_at(self.mode(), address + len(code), size - len(code))
+            inside = address & 0xFFF
+            physical = self._fetched.get(address - inside, -1)
+            if physical >= 0 and inside + size <= 4096:
+                code = self._engine.memory.read(physical + inside, size)
+            else:
+                code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - inside))
+                if len(code) < size:
+                    code += self._bytes_at(self.mode(), address + len(code), size - len(code))
             self._emulate(code, address + len(code))
         except BaseException as error:
             self._failed(error)

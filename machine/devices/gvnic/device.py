@@ -140,6 +140,12 @@ class Gvnic(PciDevice):
         self._was_reset = True
         self.problem = ""
 
+    @property
+    def polled(self) -> bool:
+        """Whether a driver that receives has no interrupts: it can only look at the rings."""
+        resources = self.commands.resources
+        return resources is not None and bool(resources.receive) and not self.msix.enabled
+
     # -- doorbells
 
     def _read_doorbell(self, cpu: "Cpu", offset: int, size: int) -> int:

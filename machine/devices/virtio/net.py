@@ -91,6 +91,12 @@ class VirtioNet(VirtioDevice):
             self._frames_wait()
         return more
 
+    @property
+    def polled(self) -> bool:
+        """Whether the driver wants no interrupt for frames that come in."""
+        queue = self.queues[RECEIVE]
+        return self.live and queue.enabled and queue.silenced
+
     def _transmit(self, queue: SplitQueue) -> bool:
         dma, header, send = self.dma, len(self._receive_header), self._port.send
         for _ in range(queue.size):
