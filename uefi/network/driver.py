@@ -15,12 +15,14 @@ from uefi.device_path import path as device_path
 from uefi.handles import BY_CHILD_CONTROLLER, BY_DRIVER
 from uefi.interface import Interface, Steps, function
 from uefi.network.interface import NetworkInterface
+from uefi.protocols.component_name2 import ComponentName2
 from uefi.protocols.simple_network import SimpleNetwork
 from uefi.status import EfiError, Status
 
 if TYPE_CHECKING:
     from uefi.firmware import Firmware
 
+_NAME = "cvmboot network driver"
 _VERSION = 0x10
 """Versions from 0x10 up are for drivers of firmware vendors (11.1)."""
 
@@ -123,6 +125,8 @@ class NetworkDriver(Interface):
 def install_driver(firmware: "Firmware", nic: Nic, controller: int, path: bytes) -> None:
     """Install the driver and have it start on its device."""
     driver = NetworkDriver(firmware, nic, controller, path)
-    driver.set_handle(firmware.handles.install(None, guids.DRIVER_BINDING_PROTOCOL, driver))
+    handle = firmware.handles.install(None, guids.DRIVER_BINDING_PROTOCOL, driver)
+    firmware.handles.install(handle, guids.COMPONENT_NAME2_PROTOCOL, ComponentName2(firmware, _NAME))
+    driver.set_handle(handle)
     driver.begin(controller)
     firmware.at_exit.append(driver.exit_boot_services)
