@@ -159,7 +159,7 @@ static void check_answer(EFI_SIMPLE_NETWORK_PROTOCOL *net) {
     ask(net);
     if (!check(wait_for_packet(net), L"WaitForPacket is signaled")) return;
     net->GetStatus(net, &interrupts, NULL);
-    check(interrupts & EFI_SIMPLE_NETWORK_RECEIVE_INTERRUPT, L"GetStatus tells of a frame");
+    check((interrupts & EFI_SIMPLE_NETWORK_RECEIVE_INTERRUPT) != 0, L"GetStatus tells of a frame");
     check_status(net->Receive(net, NULL, NULL, received, NULL, NULL, NULL), EFI_INVALID_PARAMETER,
                  L"Receive without a size");
     check_status(net->Receive(net, NULL, &size, NULL, NULL, NULL, NULL), EFI_INVALID_PARAMETER, L"Receive to NULL");
@@ -220,6 +220,36 @@ static void check_states(EFI_SIMPLE_NETWORK_PROTOCOL *net) {
     check_equal(net->Mode->State, EfiSimpleNetworkStopped, L"it is stopped");
 }
 
+static UINTN count_networks(void) {
+    EFI_HANDLE *handles = NULL;
+    UINTN count = 0;
+    BS->LocateHandleBuffer(ByProtocol, GUID_OF(EFI_SIMPLE_NETWORK_PROTOCOL_GUID), NULL, &count, &handles);
+    if (handles) BS->FreePool(handles);
+    return count;
+}
+
+/* The firmware's driver leaves its device to whom asks for it, and comes back. */
+static void check_driver(EFI_HANDLE device) {
+    EFI_GUID *guid = GUID_OF(EFI_PCI_IO_PROTOCOL_GUID);
+    UINTN before = count_networks();
+    void *pci;
+    check_status(BS->DisconnectController(device, NULL, NULL), EFI_SUCCESS, L"DisconnectController of the device");
+    check_equal(count_networks(), before - 1, L"the interface is gone");
+    check_status(BS->ConnectController(device, NULL, NULL, FALSE), EFI_SUCCESS, L"ConnectController of the device");
+    check_equal(count_networks(), before, L"it is back");
+    check_status(BS->OpenProtocol(device, guid, &pci, IMAGE, device, EFI_OPEN_PROTOCOL_BY_DRIVER), EFI_ACCESS_DENIED,
+                 L"OpenProtocol of its PCI function by driver");
+    check_status(BS->OpenProtocol(device, guid, &pci, IMAGE, device,
+                                  EFI_OPEN_PROTOCOL_BY_DRIVER | EFI_OPEN_PROTOCOL_EXCLUSIVE),
+                 EFI_SUCCESS, L"the same exclusively");
+    check_equal(count_networks(), before - 1, L"the interface is gone");
+    BS->ConnectController(device, NULL, NULL, FALSE);
+    check_equal(count_networks(), before - 1, L"it does not come back while we have the device");
+    check_status(BS->CloseProtocol(device, guid, IMAGE, device), EFI_SUCCESS, L"CloseProtocol");
+    check_status(BS->ConnectController(device, NULL, NULL, FALSE), EFI_SUCCESS, L"ConnectController");
+    check_equal(count_networks(), before, L"it is back");
+}
+
 /* Firmware that boots from a disk may leave network devices without their drivers. */
 static void connect_network_devices(void) {
     EFI_HANDLE *handles = NULL;
@@ -230,7 +260,7 @@ static void connect_network_devices(void) {
         UINT8 class_code = 0;
         BS->HandleProtocol(handles[i], GUID_OF(EFI_PCI_IO_PROTOCOL_GUID), (void **)&pci);
         pci->Pci.Read(pci, EfiPciIoWidthUint8, 11, 1, &class_code);
-        if (class_code == 2) BS->ConnectController(handles[i], NULL, NULL, TRUE);
+        if (class_code == 2) BS->ConnectController(handles[i], NULL, NULL, FALSE);
     }
     if (handles) BS->FreePool(handles);
 }
@@ -263,5 +293,5 @@ void check_network(void) {
     check_equal(rest[36], net->Mode->IfType, L"and its type");
     check_states(net);
     check_status(BS->CloseProtocol(handle, guid, IMAGE, NULL), EFI_SUCCESS, L"CloseProtocol");
-    BS->ConnectController(handle, NULL, NULL, TRUE);
+    check_driver(parent);
 }
