@@ -116,6 +116,7 @@ def assemble(
     text = platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
     screen = platform.add_graphics()
     platform.offer_services()
+    platform.offer_pci(board, pc.PCI_MEMORY, pc.PCI_PORTS, pc.ECAM_BUSES)
     install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
     install_smbios(firmware, _smbios(computer, options.cpus))
     install_memory_attributes(firmware)

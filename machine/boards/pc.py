@@ -32,12 +32,23 @@ PCI_PORTS = range(0x6000, 0x8000)
 """What `plug_nic` hands out, within the windows that the ACPI tables state."""
 
 
+class Nic:
+    """The network device: its slot on bus 0, the port it is plugged into, its address (6 bytes), and what resets it."""
+
+    def __init__(self, slot: int, port: "NetworkPort", mac: bytes, reset: Callable[[], None]) -> None:
+        self.slot = slot
+        self.port = port
+        self.mac = mac
+        self.reset = reset
+
+
 class PcBoard:
     """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         self.computer = computer
         self.console = console
+        self.nic: Nic | None = None
         bus, clock = computer.bus, computer.clock
 
         def reset() -> None:
@@ -107,6 +118,7 @@ class PcBoard:
         device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
         self.pci.add(device, NIC_SLOT)
         self.computer.idle.polled = lambda: device.polled
+        self.nic = Nic(NIC_SLOT, port, mac, device.reset)
         resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
     def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":

@@ -73,6 +73,10 @@ class VirtioPci(PciDevice):
             self.set_intx(False)
             self.transport_reset()
 
+    def reset(self) -> None:
+        """What a driver's write of 0 to the device status does."""
+        self.set_status(0, True)
+
     def transport_reset(self) -> None:
         """What else a transport resets."""
 
