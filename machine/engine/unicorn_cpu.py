@@ -59,7 +59,9 @@ class UnicornCpu:
         self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
         self._hooked: set[int] = set()
-        self._fetched: dict[int, int] = {}  # pages that could be executed when they were last filled: linear to physical
+        self._fetched: dict[
+            int, int
+        ] = {}  # pages that could be executed when they were last filled: linear to physical
         # Where a frame may stand in the TLB as writable and as executable: its linear page, or _SEVERAL.
         self._writable: dict[int, int] = {}
         self._executable: dict[int, int] = {}
