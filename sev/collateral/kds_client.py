@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from sev.certificates import ARK, ASK, ASVK, LARGEST_CERTIFICATE, VCEK, VLEK, Certificate, split_certificates
-from sev.collateral.errors import KdsError, KdsNotFound, KdsUnreachable
+from sev.collateral.errors import KdsBusy, KdsError, KdsNotFound, KdsUnreachable
 from sev.collateral.pieces import LeafKey
 from sev.errors import SevError
 from sev.product import Line
@@ -162,7 +162,7 @@ class KdsClient:
                         wait = _FIRST_PAUSE * 2 ** (failures - 1)
                     if wait > left or failures >= MOST_FAILURES or number == MOST_TRIES - 1:
                         if trouble.busy:
-                            raise KdsError(f"{where}: {trouble} ({number + 1} tries); try again in a minute") from None
+                            raise KdsBusy(f"{where}: {trouble} ({number + 1} tries); try again in a minute") from None
                         raise KdsUnreachable(f"{where}: {trouble} ({number + 1} tries); try again later") from None
                     if self._log is not None and wait > 2:
                         self._log(f"{where}: {trouble}; next try in {wait:.0f} s")
