@@ -15,7 +15,8 @@ _EPILOG = """Examples:
 \b
   cvmboot measure --ovmf OVMF.fd --vcpus 4 --vcpu-type EPYC-v4
   cvmboot measure --ovmf OVMF.amdsev.fd --vcpu-type EPYC-Genoa --kernel vmlinuz --initrd initrd --append "console=ttyS0"
-  cvmboot measure --ovmf OVMF.fd --vmm ec2 --vcpus 2 --json
+  cvmboot measure --ovmf OVMF.fd --vmm ec2 --vcpus 1-64 --json
+  cvmboot measure --igvm guest.igvm
   cvmboot measure --ovmf OVMF.fd --explain 329c8ce0972a...
   cvmboot measure inspect OVMF.fd
 """
@@ -32,21 +33,25 @@ def _show(settings: Settings, as_json: bool) -> None:
     from sev.measure import GuestFeatures
     from sev.measure.snp import firmware_digest
 
-    digest = settings.digest()
+    digests = settings.digests()
+    only = len(digests) == 1
     if not as_json:
-        sys.stdout.write(digest.hex() + "\n")
+        sys.stdout.writelines(
+            digest.hex() + "\n" if only else f"{vcpus:4} {digest.hex()}\n" for vcpus, digest in digests
+        )
         return
+    digest = digests[0][1]
     kernel = settings.kernel_hashes
     features = GuestFeatures({"snp": 1 if settings.svsm is not None else settings.features}.get(settings.mode, 0))
     has_processors = settings.mode in ("snp", "sev-es")
     plain = {
         "schema": SCHEMA,
-        "digest": digest.hex(),
-        "digest_base64": b64encode(digest).decode(),
+        **({"digest": digest.hex(), "digest_base64": b64encode(digest).decode()} if only else {}),
+        **({} if only else {"digests": [{"vcpus": vcpus, "digest": each.hex()} for vcpus, each in digests]}),
         "mode": settings.mode,
         "svsm": settings.svsm is not None,
         "vmm": settings.vmm.name if has_processors else None,
-        "vcpus": settings.vcpus if has_processors else None,
+        "vcpus": (settings.vcpus if only else settings.vcpu_counts) if has_processors else None,
         "vcpu_signature": f"{settings.signature:#010x}" if has_processors and settings.signature is not None else None,
         "guest_features": f"{int(features):#x}" if settings.mode == "snp" else None,
         "guest_features_set": [name for name, is_set in features.named.items() if is_set],
@@ -106,19 +111,25 @@ def _igvm(path: Path, as_json: bool) -> None:
 
 _Path = Path | None
 _Text = str | None
+_Number = int | None
 
 
 @app.callback()
 def measure(
     context: typer.Context,
     ovmf: Annotated[_Path, typer.Option("--ovmf", help="The firmware image.", metavar="FILE")] = None,
-    vcpus: Annotated[int, typer.Option("--vcpus", help="Number of processors.", metavar="N")] = 1,
+    vcpus: Annotated[
+        str, typer.Option("--vcpus", help="Number of processors; 1-64 gives the digest of each number.", metavar="N")
+    ] = "1",
     vcpu_type: Annotated[
         _Text, typer.Option("--vcpu-type", help="Processor model by its QEMU name, such as EPYC-v4.", metavar="NAME")
     ] = None,
     vcpu_sig: Annotated[
         _Text, typer.Option("--vcpu-sig", help="Processor signature: EAX of CPUID leaf 1.", metavar="HEX")
     ] = None,
+    vcpu_family: Annotated[_Number, typer.Option("--vcpu-family", help="Its family, with the two below.")] = None,
+    vcpu_model: Annotated[_Number, typer.Option("--vcpu-model", help="Its model.")] = None,
+    vcpu_stepping: Annotated[_Number, typer.Option("--vcpu-stepping", help="Its stepping.")] = None,
     guest_features: Annotated[
         _Text,
         typer.Option("--guest-features", help="SEV_FEATURES; default 0x1. Kernels 6.6 to 6.8: 0x21.", metavar="HEX"),
@@ -175,13 +186,15 @@ def measure(
     if explain is not None:
         from cvmboot.measure_explain import explain_digest
 
-        raise typer.Exit(explain_digest(settings, explain, max(max_vcpus, vcpus), as_json))
+        raise typer.Exit(explain_digest(settings, explain, max(max_vcpus, *settings.vcpu_counts), as_json))
     if settings.svsm is not None and settings.features_given and settings.features != 1:
         from cvmboot.cli import complain
 
         complain("--guest-features does not count with --svsm: COCONUT-SVSM's processors start with 0x1")
     with measuring(str(ovmf)):
         if dump_vmsa is not None:
+            if len(settings.vcpu_counts) > 1:
+                raise UsageError("--dump-vmsa: give one number of --vcpus")
             _dump_vmsa(settings, dump_vmsa)
         _show(settings, as_json)
 
