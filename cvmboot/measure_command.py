@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cvmboot.errors import CvmbootError, UsageError
-from cvmboot.measure_settings import SCHEMA, Settings, measuring, read_file, read_settings
+from cvmboot.measure_settings import SCHEMA, Settings, measuring, read_settings
 
 _EPILOG = """Examples:
 
@@ -84,31 +84,6 @@ def _dump_vmsa(settings: Settings, folder: Path) -> None:
         raise CvmbootError(f"{error.filename}: {error.strerror}") from None
 
 
-def _igvm(path: Path, as_json: bool) -> None:
-    from sev.measure.igvm import LARGEST_FILE, Igvm
-
-    with measuring(str(path)):
-        file = Igvm(read_file(path, LARGEST_FILE))
-        digest = file.launch_digest()
-    block = file.id_block_digest
-    if block is not None and block != digest:
-        from cvmboot.cli import complain
-
-        complain(f"{path}: warning: its ID block wants the launch digest {block.hex()}; no host will start it")
-    if as_json:
-        policy = None if file.guest_policy is None else f"{file.guest_policy:#x}"
-        plain = {
-            "schema": SCHEMA,
-            "digest": digest.hex(),
-            "mode": "igvm",
-            "guest_policy": policy,
-            "id_block_digest": None if block is None else block.hex(),
-        }
-        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
-    else:
-        sys.stdout.write(digest.hex() + "\n")
-
-
 _Path = Path | None
 _Text = str | None
 _Number = int | None
@@ -159,7 +134,13 @@ def measure(
         _Text, typer.Option("--vars-size", help="Size of the variable store, with --svsm.", metavar="BYTES")
     ] = None,
     vars_file: Annotated[_Path, typer.Option("--vars-file", help="The variable store itself.", metavar="FILE")] = None,
-    igvm: Annotated[_Path, typer.Option("--igvm", help="An IGVM file, alone.", metavar="FILE")] = None,
+    igvm: Annotated[
+        _Path,
+        typer.Option("--igvm", help="An IGVM file; --vmm qemu says if KVM measures it otherwise.", metavar="FILE"),
+    ] = None,
+    native_zero: Annotated[
+        bool, typer.Option("--native-zero", help="Pages without data are zero pages of the processor's, as at Google.")
+    ] = False,
     dump_vmsa: Annotated[
         _Path, typer.Option("--dump-vmsa", help="Write each processor's page as vmsa0.bin ... there.", metavar="DIR")
     ] = None,
@@ -175,11 +156,15 @@ def measure(
         return
     given = dict(context.params)
     if igvm is not None:
-        others = [name for name, value in given.items() if value not in (None, False) and name not in _WITH_IGVM]
+        from cvmboot.measure_igvm import WITH_IGVM, measure_igvm
+
+        others = [name for name, value in given.items() if value not in (None, False) and name not in WITH_IGVM]
         if others:
             raise UsageError(f"--igvm goes alone: leave --{others[0].replace('_', '-')} out")
-        _igvm(igvm, as_json)
+        measure_igvm(igvm, vmm, native_zero, as_json)
         return
+    if native_zero:
+        raise UsageError("--native-zero is for --igvm")
     if ovmf is None:
         raise UsageError("--ovmf FILE or --igvm FILE is needed; see cvmboot measure --help")
     settings = read_settings(given)
@@ -199,12 +184,9 @@ def measure(
         _show(settings, as_json)
 
 
-_WITH_IGVM = {"igvm", "as_json", "vcpus", "max_vcpus"}
-
-
 @app.command("inspect")
 def inspect(
-    file: Annotated[Path, typer.Argument(help="The firmware image.", metavar="FILE.fd")],
+    file: Annotated[Path, typer.Argument(help="The firmware image, or an IGVM file.", metavar="FILE")],
     modules: Annotated[bool, typer.Option("--modules", help="List the modules of each volume, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from made_firmware import image, svsm_image
-from test_igvm import HEADERS, PAGE, VMSA, igvm, page, platform
+from test_igvm import HEADERS, PAGE, VMSA, id_block_header, igvm, page, platform
 
 from sev import certificate_table
 from sev.appraisal import appraise
@@ -44,6 +45,9 @@ from sev.policy_file import commented_policy, read_policy
 from sev.report import SIGNED_SIZE, SIZE, Report
 from sev.revocation import Crl
 from sev.verify import verify
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 VALID, REFUSED = "valid", "refused"
 _LONGEST_REASON = 2000
@@ -106,7 +110,7 @@ def targets(milan: Platform, turin: Platform) -> list[Target]:
         Target("bundles", bundles, _each(signed, other).bundle, _bundle_digests),
         Target("CRLs", [signed.crl.der, other.crl.der], _each(signed, other).crl_bytes),
         Target("policy files", _policies(signed, other), signed.policy),
-        Target("IGVM files", _igvm_files(), _igvm, _igvm_checksum),
+        Target("IGVM files", _igvm_files(key), _igvm, _igvm_checksum),
         Target("OVMF files", [image(0x2000), svsm_image(0x1000), image(0x1000)], _ovmf),
         Target("ID blocks", [block.pack() + auth.pack(), encode_public_key(key.public_key())], _id_block(block, auth)),
         Target("guest messages", [message, KeyRequest().encode()], _message),
@@ -241,14 +245,24 @@ min_guest_svn = 1
     return [*written, whole.format("00" * 48, "11" * 64).encode()]
 
 
-def _igvm_files() -> list[bytes]:
+_IGVM_DIGEST = bytes(range(48))
+
+
+def _igvm_files(key: "EllipticCurvePrivateKey") -> list[bytes]:
     small = [platform(), page(0x1000, 0x1000), page(0x2000), page(0x3000, kind=2)]
-    return [igvm(HEADERS, PAGE + VMSA), igvm(HEADERS, PAGE + VMSA, 2), igvm(small, PAGE)]
+    block = id_block_header(IdBlock(_IGVM_DIGEST, policy=0x30000), key, key)
+    return [igvm(HEADERS, PAGE + VMSA), igvm([*HEADERS, block], PAGE + VMSA, 2), igvm(small, PAGE)]
 
 
 def _igvm(data: bytes) -> None:
     file = Igvm(data)
-    assert len(file.launch_digest()) == 48
+    file.kvm_differences()
+    assert all(count >= 0 for count in file.page_counts().values())
+    assert len(file.launch_digest()) == len(file.launch_digest(native_zero=True)) == 48
+    if file.id_block:
+        signed, auth = file.id_block.signed(file.guest_policy or 0)
+        auth.verify(signed)
+        assert signed.launch_digest == _IGVM_DIGEST
 
 
 def _igvm_checksum(data: bytes) -> bytes:

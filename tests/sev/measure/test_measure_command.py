@@ -1,6 +1,7 @@
 """`cvmboot measure`, through the command line."""
 
 import json
+from hashlib import sha384
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from made_firmware import image, svsm_image
-from test_igvm import HEADERS, PAGE, VMSA, WANTED, chain, igvm
+from test_igvm import AUTHOR, HEADERS, KEY, PAGE, POLICY, VMSA, WANTED, chain, id_block_header, igvm, page
 
 from cvmboot.cli import main
 from sev.measure import (
@@ -19,6 +20,7 @@ from sev.measure import (
     snp_launch_digest,
     svsm_launch_digest,
 )
+from sev.measure.id_block import IdBlock, encode_public_key
 
 MILAN = 0xA00F11
 FMS = ("--vcpu-family", "25", "--vcpu-model", "1", "--vcpu-stepping", "1")
@@ -127,6 +129,31 @@ def test_svsm_and_igvm(measure: Shell, ovmf: str, tmp_path: Path) -> None:
     assert measure("--igvm", file) == chain(WANTED).hex() + "\n"
     measure("--igvm", file, "--ovmf", ovmf, status=2)
     measure("--igvm", ovmf, status=1)
+
+
+def test_igvm_with_an_id_block(measure: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "guest.igvm"
+    digest = chain(WANTED)
+    for block, words in (
+        (IdBlock(digest, policy=POLICY, guest_svn=3), ""),
+        (IdBlock(bytes(48), policy=POLICY), f"wants the launch digest {'00' * 48}; no host will start it"),
+        (IdBlock(digest, policy=POLICY | 1 << 19), "did not sign this ID block; no host will start it"),
+    ):
+        file.write_bytes(igvm([*HEADERS, id_block_header(block, KEY, AUTHOR)], PAGE + VMSA))
+        assert measure("--igvm", file) == digest.hex() + "\n"
+        assert words in measure.err if words else not measure.err
+        told = measure.json("--igvm", file)
+        assert (told["digest"], told["guest_policy"], told["pages"]["VMSA"]) == (digest.hex(), "0x30000", 1)
+        assert bool(told["id_block"]["problem"]) == bool(words)
+        assert told["id_block"]["id_key_digest"] == sha384(encode_public_key(KEY.public_key())).hexdigest()
+        assert measure.json("inspect", file)["id_block"] == told["id_block"]
+        assert f"launch digest     {digest.hex()}\n" in measure("inspect", file)
+    file.write_bytes(igvm([*HEADERS, page(0x10000)], PAGE + VMSA))
+    assert measure("--igvm", file, "--vmm", "QEMU") != measure("--igvm", file, "--native-zero")
+    measure("--igvm", file, "--vmm", "QEMU")
+    assert "QEMU on KVM measures another digest: it has pages after" in measure.err
+    measure("--igvm", file, "--vmm", "ec2", status=2)
+    measure("--ovmf", file, "--native-zero", status=2)
 
 
 def test_dump_vmsa(measure: Shell, ovmf: str, tmp_path: Path) -> None:
