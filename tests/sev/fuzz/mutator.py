@@ -36,7 +36,7 @@ class Mutator:
         self._dice = random.Random(seed)
         self._ways: tuple[Callable[[bytearray], None], ...] = (
             *(self._flip, self._flip, self._set, self._number, self._number, self._cut, self._remove),
-            *(self._repeat, self._insert, self._splice, self._swap_words),
+            *(self._repeat, self._insert, self._splice, self._swap_words, self._longer_length),
         )
 
     def next(self) -> bytes:
@@ -76,6 +76,18 @@ class Mutator:
         at -= at % width if self._dice.getrandbits(1) else 0
         value = self._dice.choice(_INTERESTING) & ((1 << 8 * width) - 1)
         data[at : at + width] = value.to_bytes(width, "little" if self._dice.getrandbits(1) else "big")
+
+    def _longer_length(self, data: bytearray) -> None:
+        """A length of DER in a form that only BER allows: a byte more than it takes, or none at all and zeros at the end."""
+        at = data.find(b"\x82", self._place(data) if self._dice.getrandbits(1) else 0)
+        if at <= 0:
+            return
+        end = at + 3 + int.from_bytes(data[at + 1 : at + 3], "big")
+        if self._dice.getrandbits(1):
+            data[at : at + 1] = b"\x83\0"
+        elif end <= len(data):
+            data[end:end] = bytes(2)
+            data[at : at + 3] = b"\x80"
 
     def _cut(self, data: bytearray) -> None:
         if self._dice.getrandbits(1):
