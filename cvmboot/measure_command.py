@@ -139,7 +139,8 @@ def measure(
         typer.Option("--igvm", help="An IGVM file; --vmm qemu says if KVM measures it otherwise.", metavar="FILE"),
     ] = None,
     native_zero: Annotated[
-        bool, typer.Option("--native-zero", help="Pages without data are zero pages of the processor's, as at Google.")
+        bool,
+        typer.Option("--native-zero", help="Pages without data are the processor's zero pages (COCONUT's vanadium)."),
     ] = False,
     dump_vmsa: Annotated[
         _Path, typer.Option("--dump-vmsa", help="Write each processor's page as vmsa0.bin ... there.", metavar="DIR")

@@ -96,9 +96,9 @@ class Igvm:
     def launch_digest(self, native_zero: bool = False) -> bytes:
         """MEASUREMENT (48 bytes) of a guest started from this file.
 
-        Parameter areas count as unmeasured pages, as the format says; a page without data as a normal one full of zeros, as the
-        format says and QEMU and Hyper-V do, or with `native_zero` as a zero page of the secure processor's, as Google's hosts do.
-        MalformedIgvm for directives that refer to nothing.
+        Parameter areas count as unmeasured pages, as the format says. A page without data counts as a normal one full of
+        zeros, as the format says and QEMU and Hyper-V do; with `native_zero` as a zero page of the secure processor's, as
+        igvmmeasure does for COCONUT-SVSM's target vanadium. MalformedIgvm for directives that refer to nothing.
         """
         digest = LaunchDigest()
         areas: dict[int, int] = {}
