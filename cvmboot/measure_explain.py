@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.measure_settings import SCHEMA, Settings, digest_bytes, measuring, read_file
+from cvmboot.slow_bar import SlowBar
 
 if TYPE_CHECKING:
     from sev.measure.explain import Kernel, Match, Search
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 NO_MATCH = 7
 """Exit status when nothing gives the digest."""
 
-_QUIET_SECONDS = 1.0
 _LARGEST_REPORT = 4 << 20
 _MOST_CLOSEST = 8
 
@@ -39,7 +39,8 @@ def explain_digest(settings: Settings, text: str, most_vcpus: int, as_json: bool
             svsm=settings.svsm,
         )
         started = time.monotonic()
-        match = _with_progress(search, wanted)
+        with SlowBar("searching") as bar:
+            match = search.run(wanted, bar.show, len(os.sched_getaffinity(0)))
     seconds = time.monotonic() - started
     near = [] if match is not None or len(wanted) != 48 else closest(settings, search, report)
     plain = _plain(search, match, wanted, seconds) | {"closest": near}
@@ -139,31 +140,6 @@ def _kernels(settings: Settings) -> "list[Kernel]":
         for initrd, initrd_text in initrds.items()
     ]
     return [*candidates, NO_KERNEL]
-
-
-def _with_progress(search: "Search", wanted: bytes) -> "Match | None":
-    """Search, with a progress bar on standard error once it takes more than a second."""
-    begin = time.monotonic()
-    bar: list[Any] = []
-
-    def show(done: int, total: int) -> None:
-        if not bar:
-            if time.monotonic() - begin < _QUIET_SECONDS:
-                return
-            from rich.console import Console
-            from rich.progress import Progress
-
-            # Without a thread that refreshes: the search forks.
-            progress = Progress(console=Console(stderr=True), transient=True, auto_refresh=False)
-            bar.extend((progress, progress.add_task("searching", total=total)))
-            progress.start()
-        bar[0].update(bar[1], completed=done, refresh=True)
-
-    try:
-        return search.run(wanted, show, len(os.sched_getaffinity(0)))
-    finally:
-        if bar:
-            bar[0].stop()
 
 
 def _plain(search: "Search", match: "Match | None", wanted: bytes, seconds: float) -> dict[str, Any]:

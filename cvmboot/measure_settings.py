@@ -1,11 +1,13 @@
 """What `cvmboot measure` was asked for: its options read, checked against each other, and the files they name."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.slow_bar import SlowBar
 
 if TYPE_CHECKING:
     from sev.measure import Firmware, KernelHashes, Vmm
@@ -51,12 +53,14 @@ def _hash_file(path: Path) -> bytes:
     digest = sha256()
     size = 0
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, SlowBar(f"hashing {path.name}") as bar:
+            whole = os.fstat(file.fileno()).st_size
             while chunk := file.read(_CHUNK):
                 size += len(chunk)
                 if size > _LARGEST_KERNEL:
                     raise CvmbootError(f"{path}: more than {_LARGEST_KERNEL} bytes")
                 digest.update(chunk)
+                bar.show(size, max(size, whole))
     except OSError as error:
         raise CvmbootError(f"{path}: {error.strerror}") from None
     return digest.digest()
