@@ -12,25 +12,34 @@ import atheris  # type: ignore[import-not-found]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "measure"), str(HERE.parents[2])]
 
-with atheris.instrument_imports(include=["sev", "asn1crypto"]):
+with atheris.instrument_imports(include=["sev", "asn1crypto", "loader", "images"]):
     import asn1crypto.crl
     import asn1crypto.x509  # noqa: F401
-    from fuzz_targets import REFUSED, VALID, real_seeds, targets
+    from fuzz_targets import REFUSED, VALID, Target, real_seeds, targets
+    from more_targets import NAMES
+    from more_targets import target as more_target
     from mutator import Mutator
 
     from sev.platform import Platform
 
 
+def chosen(name: str, folder: Path) -> Target:
+    """The target of that name. Ends the program, with a list of all names, if there is none."""
+    if name in NAMES:
+        with atheris.instrument_imports(include=["loader", "images"]):
+            return more_target(name)
+    platforms = [Platform.new(folder / product, product) for product in ("milan", "turin")]
+    known = {target.name: target for target in targets(*platforms)}
+    if name not in known:
+        sys.exit(f"which target? One of: {', '.join([*known, *NAMES])}")
+    known[name].seeds += real_seeds(HERE.parents[3] / "shared" / "data" / "sev").get(name, [])
+    return known[name]
+
+
 def main() -> None:
     """Run the target that the first word names."""
-    name = " ".join(sys.argv[1:2])
     with tempfile.TemporaryDirectory() as folder:
-        platforms = [Platform.new(Path(folder, product), product) for product in ("milan", "turin")]
-        known = {target.name: target for target in targets(*platforms)}
-        if name not in known:
-            sys.exit(f"which target? One of: {', '.join(known)}")
-        target = known[name]
-        target.seeds += real_seeds(HERE.parents[3] / "shared" / "data" / "sev").get(name, [])
+        target = chosen(" ".join(sys.argv[1:2]), Path(folder))
         corpus = Path(folder, "corpus")
         corpus.mkdir()
         for number, seed in enumerate(target.seeds):
