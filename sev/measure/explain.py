@@ -8,6 +8,8 @@ import contextlib
 import multiprocessing
 import signal as signals
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256, sha384
 from itertools import combinations
 
@@ -217,8 +219,14 @@ class Search:
 
         def each() -> Generator[_Result, None, None]:
             yield from map(self._with_features, first)
-            with multiprocessing.get_context("fork").Pool(workers, _begin_work, (self,)) as pool:
-                yield from pool.imap(_work, rest)
+            fork = multiprocessing.get_context("fork")
+            pool = ProcessPoolExecutor(workers, fork, _begin_work, (self,))
+            try:
+                yield from pool.map(_work, rest)
+            except BrokenProcessPool:
+                raise MeasureError("the search lost one of its processes; is there enough memory?") from None
+            finally:
+                pool.shutdown(cancel_futures=True)
 
         results = each()
         try:
@@ -248,10 +256,13 @@ class Search:
                 return Match(SEV, kernel)
         total = self._combinations * len(self.kernels)
         done = 0
+        begun = []
+        for kernel in self.kernels:
+            begun.append(sha256(self.firmware.data))
+            begun[-1].update(kernel.hashes.table() if kernel.hashes is not None else b"")
         for vmm, signature, boot, others in self._processors(0):
-            for kernel in self.kernels:
-                digest = sha256(self.firmware.data)
-                digest.update(kernel.hashes.table() if kernel.hashes is not None else b"")
+            for kernel, start in zip(self.kernels, begun, strict=True):
+                digest = start.copy()
                 page = boot
                 for vcpus in range(1, self.most_vcpus + 1):
                     digest.update(page)

@@ -1,5 +1,8 @@
 """The search for the settings behind a digest."""
 
+import os
+import signal
+
 import pytest
 from made_firmware import SECTIONS, entry, image, svsm_image
 
@@ -9,6 +12,7 @@ from sev.measure import (
     KernelHashes,
     LaunchDigest,
     MeasureError,
+    explain,
     firmware_digest,
     sev_es_launch_digest,
     sev_launch_digest,
@@ -110,6 +114,20 @@ def test_workers_find_the_same(features: int, vcpus: int | None, monkeypatch: py
         )
     assert found[0] == found[1]
     assert (match is not None) == (vcpus is not None)
+
+
+def test_a_killed_worker_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sev.measure.explain.ALONE", 1)
+    here, plain = os.getpid(), explain._count_processors
+
+    def die(*words: object) -> int | None:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(explain, "_count_processors", die)
+    with pytest.raises(MeasureError, match="lost one of its processes"):
+        Search(FIRMWARE, most_vcpus=2).run(bytes(48), workers=2)
 
 
 def test_svsm() -> None:
