@@ -21,6 +21,10 @@ class UnsupportedFormat(ImageError):
     """The file is a disk image, but of a format that is not read here; the message says how to convert it."""
 
 
+class ContainerError(ImageError):
+    """The file that a disk lies in (VMDK, VHD, qcow2, tar.gz) contradicts itself or is cut off."""
+
+
 class PartitionError(ImageError):
     """A partition table that is not valid."""
 

@@ -58,6 +58,30 @@ def _gce() -> Writer:
     return write_gce
 
 
+def _vmdk() -> Writer:
+    from images.containers.vmdk_write import write_vmdk
+
+    return write_vmdk
+
+
+def _vhd() -> Writer:
+    from images.containers.vhd_write import write_vhd
+
+    return write_vhd
+
+
+def _qcow2() -> Writer:
+    from images.containers.qcow2_write import write_qcow2
+
+    return write_qcow2
+
+
+def _qcow2_plain() -> Writer:
+    from images.containers.qcow2_write import write_qcow2_plain
+
+    return write_qcow2_plain
+
+
 FORMATS = {
     entry.name: entry
     for entry in (
@@ -66,6 +90,10 @@ FORMATS = {
             "gce", (".tar.gz", ".tgz"), "Google Compute Engine's disk.raw in tar.gz", _gce, GIB,
             "Google takes whole GiB only",
         ),
+        Format("vmdk", (".vmdk",), "VMDK streamOptimized", _vmdk, _MIB, "VMware and Amazon take whole MiB only"),
+        Format("vhd", (".vhd",), "VHD, fixed", _vhd, _MIB, "Azure takes whole MiB only"),
+        Format("qcow2", (".qcow2", ".qcow"), "qcow2 version 3, compressed with zlib", _qcow2),
+        Format("qcow2-plain", (), "qcow2 version 3, not compressed", _qcow2_plain),
     )
 }  # fmt: skip
 
