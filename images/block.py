@@ -36,6 +36,12 @@ class BlockDevice(Protocol):
         """Makes what was written lasting."""
 
 
+class BlockSizedDevice(BlockDevice, Protocol):
+    """A BlockDevice of which somebody else can say how large its blocks are."""
+
+    block_size: int
+
+
 def check_range(device: BlockDevice, offset: int, count: int) -> None:
     """Raises DeviceFailure unless `count` bytes from `offset` lie on `device`."""
     if offset < 0 or count < 0 or offset + count > device.size:

@@ -118,12 +118,16 @@ class Qcow2Device:
                 reason = _INCOMPATIBLE.get(bit, f"it has the unknown feature {bit}; convert it with qemu-img")
                 raise UnsupportedFormat(f"qcow2: {reason}")
         _check("refcount_order", refcount_order, refcount_order <= 6, "0 to 6")
-        _check("header_length", length, length >= HEADER.size + HEADER_V3.size, f"{HEADER.size + HEADER_V3.size} or more")
+        _check(
+            "header_length", length, length >= HEADER.size + HEADER_V3.size, f"{HEADER.size + HEADER_V3.size} or more"
+        )
 
     def _table_offset(self, entry: int) -> int:
         offset = entry & OFFSET_MASK
         if offset % self.cluster_size or offset > self.file.size - self.cluster_size:
-            raise ContainerError(f"qcow2: an L2 table at {offset} is not aligned, or outside the {self.file.size} bytes")
+            raise ContainerError(
+                f"qcow2: an L2 table at {offset} is not aligned, or outside the {self.file.size} bytes"
+            )
         return offset
 
     def _table(self, number: int) -> tuple[int, ...]:

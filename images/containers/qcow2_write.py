@@ -59,7 +59,19 @@ class _Qcow2Writer:
         table_offset, table_clusters = self._write_refcounts()
         self._at(l1_offset, _big_endian(self._l1))
         head = HEADER.pack(
-            MAGIC, 3, 0, 0, CLUSTER_BITS, self._device.size, 0, len(self._l1), l1_offset, table_offset, table_clusters, 0, 0
+            MAGIC,
+            3,
+            0,
+            0,
+            CLUSTER_BITS,
+            self._device.size,
+            0,
+            len(self._l1),
+            l1_offset,
+            table_offset,
+            table_clusters,
+            0,
+            0,
         )
         extensions = pack(">II", 0, 0)  # none
         self._at(header, head + HEADER_V3.pack(0, 0, 0, _REFCOUNT_ORDER, HEADER.size + HEADER_V3.size) + extensions)

@@ -49,7 +49,9 @@ class VmdkDevice:
         _check("numGTEsPerGT", per_table, per_table == TABLE_ENTRIES, f"{TABLE_ENTRIES}")
         self.compressed = bool(flags & COMPRESSED)
         if self.compressed and (algorithm != DEFLATE or not flags & MARKERS):
-            raise UnsupportedFormat(f"VMDK: compression {algorithm} with flags {flags:#x}, only deflate with markers is read")
+            raise UnsupportedFormat(
+                f"VMDK: compression {algorithm} with flags {flags:#x}, only deflate with markers is read"
+            )
         self._zero_grains = bool(flags & ZERO_GRAINS)
         self.size: int = capacity * SECTOR
         self.grain_size: int = grain * SECTOR
@@ -57,7 +59,9 @@ class VmdkDevice:
         _check("capacity", capacity, tables <= _MOST_TABLES, f"at most {_MOST_TABLES} grain tables")
         where = directory * SECTOR
         if not SECTOR <= where <= file.size - 4 * tables:
-            raise ContainerError(f"VMDK: a grain directory of {tables} tables at sector {directory} is outside the file")
+            raise ContainerError(
+                f"VMDK: a grain directory of {tables} tables at sector {directory} is outside the file"
+            )
         self._directory = unpack_from(f"<{tables}I", file.read(where, 4 * tables))
         used = [entry for entry in self._directory if entry]
         for entry in used:
@@ -152,7 +156,9 @@ class VmdkDevice:
             return self._unpacked(index, sector)[start : start + size]
         where = sector * SECTOR
         if where + self.grain_size > self.file.size and where + start + size > self.file.size:
-            raise ContainerError(f"VMDK: grain {index} at sector {sector} is outside the file of {self.file.size} bytes")
+            raise ContainerError(
+                f"VMDK: grain {index} at sector {sector} is outside the file of {self.file.size} bytes"
+            )
         return self.file.read(where + start, size)
 
     def _unpacked(self, index: int, sector: int) -> bytes:
@@ -161,7 +167,9 @@ class VmdkDevice:
             return grain
         where = sector * SECTOR
         if where + GRAIN_MARKER.size > self.file.size:
-            raise ContainerError(f"VMDK: grain {index} at sector {sector} is outside the file of {self.file.size} bytes")
+            raise ContainerError(
+                f"VMDK: grain {index} at sector {sector} is outside the file of {self.file.size} bytes"
+            )
         lba, size = GRAIN_MARKER.unpack(self.file.read(where, GRAIN_MARKER.size))
         if lba * SECTOR != index * self.grain_size:
             raise ContainerError(f"VMDK: the marker at sector {sector} is of LBA {lba}, the tables say grain {index}")
