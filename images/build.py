@@ -10,6 +10,7 @@ from images.compose import DEFAULT_LABEL, Composition, Kernel, compose
 from images.containers.writers import Format, format_for
 from images.output_file import check_output, new_file
 from images.sparse import Progress
+from loader.authenticode_sign import Signer
 
 _SPAN = 1 << 20
 
@@ -80,12 +81,13 @@ def build(
     kernel: Kernel | None = None,
     label: str = DEFAULT_LABEL,
     epoch: int | None = None,
+    signer: Signer | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuiltImage:
     """Writes the disk that boots `application` to `output`, and gives what was written.
 
-    `application`, `size`, `esp_size`, `add`, `kernel`, `label`, `epoch`: as images.compose.compose() takes them.
+    `application`, `size`, `esp_size`, `add`, `kernel`, `label`, `epoch`, `signer`: as images.compose.compose() takes them.
     `format_name`: "raw", "gce", ...; by default as the file's name ends (.raw, .tar.gz, ...). `force`: overwrite.
     `progress(done, total)` is called as the disk's bytes are written. The file appears when it is complete; when
     anything fails there is none, and an older one is as it was. No root, no mounts, constant memory.
@@ -95,9 +97,10 @@ def build(
     """
     kind = format_for(output, format_name)
     check_output(output, force=force)
-    composition = compose(application, size=size, esp_size=esp_size, add=add, kernel=kernel, label=label, epoch=epoch)
-    write(composition, output, kind, force=force, progress=progress)
-    return BuiltImage(os.fspath(output), kind.name, composition)
+    composition = compose(
+        application, size=size, esp_size=esp_size, add=add, kernel=kernel, label=label, epoch=epoch, signer=signer
+    )
+    return write(composition, output, kind, force=force, progress=progress)
 
 
 def write(
@@ -107,12 +110,13 @@ def write(
     *,
     force: bool = False,
     progress: Progress | None = None,
-) -> None:
+) -> BuiltImage:
     """Writes a composed disk in format `kind`; as build()."""
     kind.check_size(composition.size)
     with new_file(output, force=force) as file:
         kind.write(composition.device, file, progress)
         composition.check()
+    return BuiltImage(os.fspath(output), kind.name, composition)
 
 
 def sha256(device: BlockDevice, progress: Progress | None = None) -> str:

@@ -11,6 +11,7 @@ from images.errors import UnfitInput, VolumeFull
 from images.fat_disk import FatDisk, Identity
 from images.file_list import FileList, loader_entry
 from loader import pe
+from loader.authenticode_sign import Signer, sign
 from loader.errors import LoaderError
 
 BOOT_PATH = "\\EFI\\BOOT\\BOOTX64.EFI"
@@ -83,13 +84,14 @@ def compose(
     kernel: Kernel | None = None,
     label: str = DEFAULT_LABEL,
     epoch: int | None = None,
+    signer: Signer | None = None,
 ) -> Composition:
     """The disk that boots `application`: GPT, FAT32 EFI system partition, the application as EFI/BOOT/BOOTX64.EFI.
 
     `application`: an EFI application's file or its bytes. `add`: (file or folder, where on the partition); `kernel`: with
     its loader entry. `size`, `esp_size` in bytes, multiples of 1 MiB; by default the partition fits what is in it, at
     least 64 MiB, and the disk is the next whole GiB. `epoch`: seconds since 1970 that all files are dated;
-    by default SOURCE_DATE_EPOCH, else 1980, where FAT's time begins.
+    by default SOURCE_DATE_EPOCH, else 1980, where FAT's time begins. `signer` signs the application for Secure Boot.
     Nothing of the host but names and bytes gets into it: the same input gives the same disk anywhere.
 
     Raises UnfitInput (the message says what to do) if the application is no EFI image for x86-64, a name is bad or
@@ -101,6 +103,8 @@ def compose(
         name, data = os.fspath(application), read_program(application)
     try:
         pe.parse(data)
+        if signer is not None:
+            data = sign(data, signer)
     except LoaderError as error:
         raise UnfitInput(f"{name}: {error}") from None
     files = FileList()
