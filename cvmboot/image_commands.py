@@ -79,7 +79,9 @@ def build(
         list[Path] | None,
         typer.Option("--initrd", metavar="FILE", help="The kernel's initial RAM disk; may be repeated."),
     ] = None,
-    cmdline: Annotated[str, typer.Option("--cmdline", metavar="TEXT", help="The kernel's command line.")] = "",
+    cmdline: Annotated[
+        str, typer.Option("--cmdline", metavar="TEXT", help="The command line of the kernel or ELF unikernel.")
+    ] = "",
     entry: Annotated[
         str, typer.Option("--entry", metavar="NAME", help="The loader entry: loader/entries/NAME.conf.")
     ] = "arch",
@@ -112,7 +114,14 @@ def build(
             check_output(path, force=force)
         signer = None if sign is None else _signer(sign)
         composition = compose(
-            application, size=disk_size, esp_size=partition_size, add=added, kernel=kernel, label=label, signer=signer
+            application,
+            size=disk_size,
+            esp_size=partition_size,
+            add=added,
+            kernel=kernel,
+            label=label,
+            signer=signer,
+            command_line=cmdline if kernel is None else "",
         )
         for kind in kinds:
             kind.check_size(composition.size)
@@ -174,8 +183,8 @@ def _kernel(linux: Path | None, initrds: list[Path], cmdline: str, entry: str) -
     from images.compose import Kernel
 
     if linux is None:
-        if initrds or cmdline:
-            raise UsageError("--initrd and --cmdline are about a kernel; name it with --linux")
+        if initrds:
+            raise UsageError("--initrd is about a kernel; name it with --linux")
         return None
     return Kernel(linux, initrds, options=cmdline, title=linux.name, entry=entry)
 

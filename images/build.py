@@ -82,12 +82,13 @@ def build(
     label: str = DEFAULT_LABEL,
     epoch: int | None = None,
     signer: Signer | None = None,
+    command_line: str = "",
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuiltImage:
     """Writes the disk that boots `application` to `output`, and gives what was written.
 
-    `application`, `size`, `esp_size`, `add`, `kernel`, `label`, `epoch`, `signer`: as images.compose.compose() takes them.
+    `application`, `size`, `esp_size`, `add`, `kernel`, `label`, `epoch`, `signer`, `command_line`: as images.compose.compose() takes them.
     `format_name`: "raw", "gce", ...; by default as the file's name ends (.raw, .tar.gz, ...). `force`: overwrite.
     `progress(done, total)` is called as the disk's bytes are written. The file appears when it is complete; when
     anything fails there is none, and an older one is as it was. No root, no mounts, constant memory.

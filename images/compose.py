@@ -85,10 +85,15 @@ def compose(
     label: str = DEFAULT_LABEL,
     epoch: int | None = None,
     signer: Signer | None = None,
+    command_line: str = "",
 ) -> Composition:
-    """The disk that boots `application`: GPT, FAT32 EFI system partition, the application as EFI/BOOT/BOOTX64.EFI.
+    """The disk that boots `application`.
 
-    `application`: an EFI application's file or its bytes. `add`: (file or folder, where on the partition); `kernel`: with
+    Of an EFI application: GPT, FAT32 EFI system partition, the application as EFI/BOOT/BOOTX64.EFI. Of an ELF unikernel:
+    a BIOS boot record and stage of ours and the program's segments; only `size` and `command_line` (at most 255 bytes)
+    mean something then.
+
+    `application`: its file or its bytes. `add`: (file or folder, where on the partition); `kernel`: with
     its loader entry. `size`, `esp_size` in bytes, multiples of 1 MiB; by default the partition fits what is in it, at
     least 64 MiB, and the disk is the next whole GiB. `epoch`: seconds since 1970 that all files are dated;
     by default SOURCE_DATE_EPOCH, else 1980, where FAT's time begins. `signer` signs the application for Secure Boot.
@@ -101,6 +106,14 @@ def compose(
         name, data = "the application", application
     else:
         name, data = os.fspath(application), read_program(application)
+    if data[:4] == b"\x7fELF":
+        if list(add) or kernel is not None or esp_size is not None or signer is not None:
+            raise UnfitInput(f"{name}: an ELF unikernel's disk has no file system to add files to, and nothing to sign")
+        return _bios_disk(name, data, size, command_line)
+    if command_line:
+        raise UnfitInput(
+            f"{name}: an EFI application on a disk gets no command line; only kernels and ELF unikernels do"
+        )
     try:
         pe.parse(data)
         if signer is not None:
@@ -115,6 +128,22 @@ def compose(
         loader_entry(files, kernel.linux, kernel.initrds, title=kernel.title, options=kernel.options, name=kernel.entry)
     seconds = source_date_epoch() if epoch is None else epoch
     return _efi_disk(files, size, esp_size, label, seconds * _NS)
+
+
+def _bios_disk(name: str, data: bytes, size: int | None, command_line: str) -> Composition:
+    from images.bios.disk import FIRST_SECTOR, SECTOR, BiosDisk, stage_bytes
+
+    if size is None:
+        size = -(-(len(data) + FIRST_SECTOR * SECTOR + _MIB) // _GIB) * _GIB
+    if not 2 * _MIB <= size <= MOST_SIZE or size % _MIB:
+        raise UnfitInput(f"--size {_text(size)}: wanted whole MiB, 2M to {MOST_SIZE >> 40}T")
+    state = hashlib.sha256(b"cvmboot bios disk 1\0" + pack("<Q", size) + command_line.encode() + b"\0")
+    state.update(hashlib.sha256(stage_bytes()).digest() + hashlib.sha256(data).digest())
+    try:
+        device = BiosDisk(data, size, state.digest(), command_line)
+    except (LoaderError, UnfitInput) as error:
+        raise UnfitInput(f"{name}: {error}") from None
+    return Composition(device, "bios", state.digest(), FileList(), 0)
 
 
 def _efi_disk(files: FileList, size: int | None, esp_size: int | None, label: str, modified: int) -> Composition:

@@ -23,3 +23,7 @@ class BaseTakenError(LoaderError):
 
 class SigningError(LoaderError):
     """A key or certificate that an image cannot be signed with; the message never has anything of the key in it."""
+
+
+class NotElfError(LoaderError):
+    """The file is no ELF program."""
