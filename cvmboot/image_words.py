@@ -9,7 +9,7 @@ _CLOUDS = {"gce": "Google Compute Engine", "ec2": "Amazon EC2"}
 
 def words(facts: dict[str, Any]) -> str:
     """Lines of text; everything that came from the image is printable."""
-    lines = list(_program_lines(facts) if facts["format"] == "efi" else _disk_lines(facts))
+    lines = list({"efi": _program_lines, "elf": _elf_lines}.get(facts["format"], _disk_lines)(facts))
     return "".join(_printable(line) + "\n" for line in lines)
 
 
@@ -32,6 +32,11 @@ def _disk_lines(facts: dict[str, Any]) -> Iterator[str]:
         place = f"LBA {part['first_lba']} to {part['last_lba']}, {size_text(part['size'])}"
         yield _row(f"  {part['number']}", f"{part['type']}, {place}{shape}")
     yield _row("boots by", {"uefi": "UEFI", "bios": "BIOS"}.get(facts["boot"], "nothing"))
+    if program := facts["bios_program"]:
+        yield _row(
+            "program", f"{program['entry_kind']} entry {program['entry']}, command line {program['command_line']!r}"
+        )
+        yield from _segment_lines(program["segments"])
     if facts["files"]:
         yield "files"
     for file in facts["files"]:
@@ -53,6 +58,26 @@ def _program_lines(facts: dict[str, Any]) -> Iterator[str]:
     for section in facts["pe"].get("sections", ()):
         sizes = f"{section['virtual_size']:>10} in memory {section['raw_size']:>10} in the file"
         yield _row(f"  {section['name']}", f"{section['rva']:>10} {section['rights']} {sizes}")
+
+
+def _elf_lines(facts: dict[str, Any]) -> Iterator[str]:
+    elf = facts["elf"]
+    yield _row("format", "ELF program")
+    yield _row("file", size_text(facts["file_size"]))
+    yield _row("SHA-256", facts["sha256"])
+    if elf["problem"]:
+        yield _row("problem", elf["problem"])
+        return
+    pvh = f"PVH entry {elf['pvh_entry']}" if elf["pvh_entry"] else "no PVH entry"
+    yield _row("program", f"{elf['machine']}, entry {elf['entry']}, {pvh}")
+    yield from _segment_lines(elf["segments"])
+
+
+def _segment_lines(segments: list[dict[str, Any]]) -> Iterator[str]:
+    for one in segments:
+        yield _row(
+            "  segment", f"{one['address']:>12} {one['file_size']:>10} in the file {one['memory_size']:>10} in memory"
+        )
 
 
 def _pe_lines(pe: dict[str, Any]) -> Iterator[str]:

@@ -88,7 +88,7 @@ def build(
 ) -> BuiltImage:
     """Writes the disk that boots `application` to `output`, and gives what was written.
 
-    `application`, `size`, `esp_size`, `add`, `kernel`, `label`, `epoch`, `signer`, `command_line`: as images.compose.compose() takes them.
+    What the disk is made of (`application` to `command_line`): as images.compose.compose() takes it.
     `format_name`: "raw", "gce", ...; by default as the file's name ends (.raw, .tar.gz, ...). `force`: overwrite.
     `progress(done, total)` is called as the disk's bytes are written. The file appears when it is complete; when
     anything fails there is none, and an older one is as it was. No root, no mounts, constant memory.

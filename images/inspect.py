@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from images import gpt
+from images.bios.disk import read_plan
 from images.block import BlockDevice, FileDevice
 from images.cloud_rules import refusals
 from images.containers.readers import open_container
@@ -15,6 +16,8 @@ from images.fat.bpb import looks_like_fat
 from images.formats import RAW, other_format
 from images.pe_facts import SignatureFacts, pe_facts
 from images.sparse import Progress
+from loader.elf_program import ElfProgram
+from loader.errors import LoaderError
 
 SCHEMA = "cvmboot.image.inspect/1"
 _SPAN = 1 << 20
@@ -44,7 +47,7 @@ def inspect(
     file = FileDevice(path)
     try:
         head = file.read(0, min(4, file.size))
-        if head[:2] == b"MZ":
+        if head[:2] == b"MZ" or head == b"\x7fELF":
             return _program(file, signature_facts)
         if other := other_format(file):
             look, command = other
@@ -71,16 +74,36 @@ def inspect(
 
 
 def _program(file: FileDevice, signature_facts: SignatureFacts) -> dict[str, Any]:
+    """A program that an image could be made of."""
     if file.size > _MOST_PROGRAM:
-        raise ImageError(f"{file.size} bytes, an EFI application has at most {_MOST_PROGRAM}")
+        raise ImageError(f"{file.size} bytes, a program has at most {_MOST_PROGRAM}")
     data = file.read(0, file.size)
+    is_elf = data[:1] == b"\x7f"
     return {
         "schema": SCHEMA,
         "path": file.path,
         "file_size": file.size,
-        "format": "efi",
+        "format": "elf" if is_elf else "efi",
         "sha256": hashlib.sha256(data).hexdigest(),
-        "pe": pe_facts(data, signature_facts),
+        "pe": None if is_elf else pe_facts(data, signature_facts),
+        "elf": _elf_facts(data) if is_elf else None,
+    }
+
+
+def _elf_facts(data: bytes) -> dict[str, Any]:
+    try:
+        program = ElfProgram(data)
+    except LoaderError as error:
+        return {"problem": str(error)}
+    return {
+        "problem": None,
+        "machine": "x86-64" if program.is_64 else "x86",
+        "entry": f"{program.entry:#x}",
+        "pvh_entry": None if program.pvh_entry is None else f"{program.pvh_entry:#x}",
+        "segments": [
+            {"address": f"{one.address:#x}", "file_size": one.file_size, "memory_size": one.memory_size}
+            for one in program.segments
+        ],
     }
 
 
@@ -88,29 +111,31 @@ def _disk_facts(disk: Disk, signature_facts: SignatureFacts) -> dict[str, Any]:
     problems = list(disk.problems)
     partitions = [_partition(part, problems) for part in disk.partitions]
     files: list[dict[str, Any]] = []
-    volume: FatVolume | None = None
+    boot = "none"
     try:
         volume = FatVolume(disk.esp())
+        boot = "uefi"
         files = _files(volume, signature_facts, problems)
     except ImageError as error:
-        problems.append(str(error))
-    boot_sector = disk.device.read(0, min(512, disk.device.size))
+        if boot == "none" and _has_boot_code(disk):
+            boot = "bios"
+        else:
+            problems.append(str(error))
     return {
         "scheme": disk.scheme,
         "disk_guid": gpt.guid_text(disk.disk_guid) if disk.disk_guid else None,
-        "boot": _boot(disk, boot_sector, volume),
+        "boot": boot,
+        "bios_program": read_plan(disk.device),
         "partitions": partitions,
         "files": files,
         "problems": problems,
     }
 
 
-def _boot(disk: Disk, boot_sector: bytes, volume: FatVolume | None) -> str:
-    """ "uefi" with a FAT volume that firmware finds; "bios" with code in the master boot record and none; else "none"."""
-    if volume is not None:
-        return "uefi"
-    is_code = boot_sector[510:512] == b"\x55\xaa" and any(boot_sector[:440])
-    return "bios" if is_code and disk.scheme in {"mbr", "none"} else "none"
+def _has_boot_code(disk: Disk) -> bool:
+    """Whether a BIOS would find code in the master boot record, on a disk that is for a BIOS."""
+    sector = disk.device.read(0, min(512, disk.device.size))
+    return sector[510:512] == b"\x55\xaa" and any(sector[:440]) and disk.scheme in {"mbr", "none"}
 
 
 def _partition(part: Partition, problems: list[str]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from importlib.resources import files
 from struct import Struct, pack
+from typing import Any
 
+from images.block import BlockDevice
 from images.errors import UnfitInput
 from images.mosaic import Mosaic
 from loader.elf_program import ElfProgram
@@ -56,6 +58,29 @@ class BiosDisk(Mosaic):
         stage[_TABLE_AT : _TABLE_AT + 16] = _partition(size)
         stage[510:512] = b"\x55\xaa"
         self.place_bytes(0, bytes(stage))
+
+
+def read_plan(device: BlockDevice) -> dict[str, Any] | None:
+    """What the stage of ours on `device` would load, as plain data; None if there is none. For `image inspect`."""
+    size = _PLAN.size + _MOST_SEGMENTS * _SEGMENT.size + COMMAND_LINE_LIMIT + 1
+    if device.size < _PLAN_AT + size:
+        return None
+    raw = device.read(_PLAN_AT, size)
+    magic, mode, count, entry = _PLAN.unpack_from(raw)
+    if magic != PLAN_MAGIC or count > _MOST_SEGMENTS:
+        return None
+    segments = [_SEGMENT.unpack_from(raw, _PLAN.size + n * _SEGMENT.size) for n in range(count)]
+    return {
+        "entry_kind": {_PVH: "pvh", _LINUX64: "linux64"}.get(mode, f"unknown ({mode})"),
+        "entry": f"{entry:#x}",
+        "command_line": raw[_PLAN.size + _MOST_SEGMENTS * _SEGMENT.size :]
+        .partition(b"\0")[0]
+        .decode("utf-8", "replace"),
+        "segments": [
+            {"lba": lba, "address": f"{address:#x}", "file_size": file_size, "memory_size": memory_size}
+            for lba, address, file_size, memory_size in segments
+        ],
+    }
 
 
 def stage_bytes() -> bytes:
