@@ -101,7 +101,15 @@ def build(
     kind = format_for(output, format_name)
     check_output(output, force=force)
     composition = compose(
-        application, size=size, esp_size=esp_size, add=add, kernel=kernel, label=label, epoch=epoch, signer=signer
+        application,
+        size=size,
+        esp_size=esp_size,
+        add=add,
+        kernel=kernel,
+        label=label,
+        epoch=epoch,
+        signer=signer,
+        command_line=command_line,
     )
     return write(composition, output, kind, force=force, progress=progress)
 
