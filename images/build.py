@@ -7,6 +7,7 @@ from typing import Any
 
 from images.block import FileDevice
 from images.compose import DEFAULT_LABEL, Composition, Kernel, compose
+from images.containers.deflate import ZLIB
 from images.containers.writers import Format, format_for
 from images.output_file import check_output, new_file
 from images.sparse import Progress, device_sha256
@@ -66,6 +67,7 @@ class BuiltImage:
             "sha256": file_digest,
             "disk_size": self.size,
             "disk_sha256": disk_digest,
+            "zlib": ZLIB if self.format in {"gce", "vmdk", "qcow2"} else None,
             "identity": self.composition.identity.hex(),
             "esp_size": self.composition.esp_size,
             "files": [{"path": path, "size": size, "sha256": digest} for path, size, digest in self.composition.files],

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from images import gpt
-from images.bios.disk import read_plan
+from images.bios.plan import read_plan
 from images.block import BlockDevice, FileDevice
 from images.cloud_rules import refusals
 from images.containers.readers import open_container

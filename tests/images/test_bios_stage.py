@@ -12,7 +12,8 @@ import pytest
 from image_tools import GIB, MIB, needs, tool
 
 import images.bios
-from images.bios.disk import read_plan, stage_bytes
+from images.bios.disk import stage_bytes
+from images.bios.plan import read_plan
 from images.build import build
 from images.compose import compose
 from images.disk import Disk
