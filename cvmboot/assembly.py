@@ -10,7 +10,7 @@ from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from cvmboot.storage import REMOVABLE_PATH, add_disk, add_esp, add_image_alone
 from cvmboot.variables import open_variables, secure_boot_check
-from images.errors import ImageError, UnsupportedFormat
+from images.errors import ContainerError, ImageError, UnsupportedFormat
 from machine.boards import pc
 from machine.boards.pc import PcBoard
 from machine.clock import RealClock, VirtualClock
@@ -208,11 +208,17 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
 
 def _disk(platform: Platform, image: Path, options: RunOptions, media: Media) -> Volume | None:
     """The volume that a disk image boots from; None if the file is no disk image at all."""
+    from images.bios.plan import read_plan
     from images.disk import open_disk
 
     try:
-        volume = add_disk(platform, media.disk(image, lambda: open_disk(image, options.esp_write)), image)
-    except UnsupportedFormat as error:
+        disk = media.disk(image, lambda: open_disk(image, options.esp_write))
+        if disk.scheme == "mbr" and read_plan(disk.device) is not None:
+            raise CvmbootError(
+                f"{image}: boots by BIOS, which this machine does not have; run the ELF file that is in it"
+            )
+        volume = add_disk(platform, disk, image)
+    except (UnsupportedFormat, ContainerError) as error:
         raise CvmbootError(str(error)) from None
     except ImageError:
         return None  # the loader says what the file looks like
