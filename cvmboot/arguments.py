@@ -134,6 +134,14 @@ OPTIONS = (
         *(_one_of("--engine", "auto", "unicorn"), "auto"),
     ),
     Option(
+        *(
+            "--board",
+            "board",
+            "Machine of an ELF unikernel; auto looks at what it was built for. EFI images run on uefi.",
+        ),
+        *("NAME", _one_of("--board", "auto", "uefi", "microvm", "firecracker", "cloud_hypervisor", "gcp"), "auto"),
+    ),
+    Option(
         "--esp",
         "esp",
         "EFI system partition: a folder, or a FAT, GPT, MBR or ISO image. The guest's changes are kept in memory only.",

@@ -10,7 +10,7 @@ from machine.errors import MachineError
 if TYPE_CHECKING:
     from cvmboot.media import Media
     from cvmboot.options import RunOptions
-    from machine.boards.pc import PcBoard
+    from machine.boards.board import Board
     from machine.computer import Computer
     from machine.net.backend import Backend
     from machine.net.pcap import Capture
@@ -103,7 +103,7 @@ class Network:
         self.backend.close()
 
 
-def add_network(board: "PcBoard", options: "RunOptions", media: "Media", warn: Callable[[str], None]) -> Network | None:
+def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Callable[[str], None]) -> Network | None:
     """Plug in what the options ask for; None if that is nothing. UsageError, or CvmbootError if it cannot be had."""
     given = [
         spelling

@@ -13,7 +13,7 @@ class RunOptions:
         self.memory: int = DEFAULT_MEMORY
         self.cpus: int = 1
         self.engine: str = "auto"
-        self.board: str = "uefi"
+        self.board: str = "auto"
         self.esp: Path | None = None
         self.esp_write: bool = False
         self.vars: Path | None = None

@@ -7,7 +7,7 @@ that wants the device disconnects it; ConnectController brings it back.
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from machine.boards.pc import Nic
+from machine.boards.board import Nic
 from machine.cpu import Cpu
 from uefi import guids
 from uefi.device_path import nodes
