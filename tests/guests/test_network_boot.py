@@ -169,10 +169,8 @@ def test_ipxe_over_our_driver_alone(boot, program, server, esp, sample):
 # -- the Shell
 
 
-@pytest.fixture
-def shell(boot, program):
+def shell_prompt(vm):
     """The Shell at its prompt, as a function of a command that gives its output."""
-    vm = boot(program("Shell.efi"), net="user:builtin")
     vm.expect_exact("Press ESC")
     vm.send("\x1b")
     vm.expect_exact("Shell> ")
@@ -180,12 +178,18 @@ def shell(boot, program):
     def ask(command: str) -> str:
         vm.sendline(command)
         told = ""
-        while vm.expect([r"\nShell> ", "Press ENTER"]):
+        while vm.expect([r"\n\r?(?:Shell|FS0:\\)> ", "Press ENTER"]):
             told += vm.before
             vm.sendline()
         return ANSI.sub("", told + vm.before).replace("\r", "")
 
     return ask
+
+
+@pytest.fixture
+def shell(boot, program):
+    """The Shell at its prompt, with a network device."""
+    return shell_prompt(boot(program("Shell.efi"), net="user:builtin"))
 
 
 def test_the_shell_lists_the_bus(shell):
@@ -216,6 +220,24 @@ def test_the_driver_leaves_and_comes_back(shell):
         assert len(handles_of(shell, "SimpleNetwork")) == 1
         shell(f"reconnect {device}")
         assert len(handles_of(shell, "SimpleNetwork")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("names", "nic"), [(DEBIANS, "virtio"), (["ipxe-gve.efi"], "gvnic")])
+def test_ipxe_takes_the_device_and_gives_it_back(boot, program, esp, names, nic):
+    folder = esp({"Shell.efi": program("Shell.efi"), "ipxe.efi": program(*names)})
+    vm = boot(folder / "Shell.efi", esp=folder, net="user:builtin", nic=nic, timeout=60)
+    shell = shell_prompt(vm)
+    assert len(handles_of(shell, "SimpleNetwork")) == 1
+    shell("fs0:")
+    vm.sendline("ipxe.efi")
+    ask = ipxe_prompt(vm)
+    assert "using SNP" not in ask("ifstat")
+    assert "ok" in ask("dhcp")
+    vm.sendline("exit")
+    vm.expect(r"FS0:\\> ")
+    assert len(handles_of(shell, "SimpleNetwork")) == 1
+    assert "cvmboot network driver" in shell("drivers")
 
 
 # -- waiting
