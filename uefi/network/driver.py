@@ -111,9 +111,10 @@ class NetworkDriver(Interface):
             handles.uninstall(child, guids.DEVICE_PATH_PROTOCOL)
         with suppress(EfiError):
             handles.close(controller, guids.PCI_IO_PROTOCOL, self._handle, child)
-        network.remove()
-        firmware.free_pool(path)
         self._child = None
+        network.remove()
+        with suppress(EfiError):
+            firmware.free_pool(path)
         return Status.SUCCESS
 
     def exit_boot_services(self) -> None:
