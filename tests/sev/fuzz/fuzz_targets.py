@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evidence_forms import forms
 from made_firmware import image, svsm_image
 from test_igvm import HEADERS, PAGE, VMSA, id_block_header, igvm, page, platform
 
+import sev.evidence
 from sev import certificate_table
 from sev.appraisal import appraise
 from sev.certificates import ARK, ASK, VCEK, Certificate, split_certificates
@@ -216,12 +218,9 @@ def _bundle_digests(data: bytes) -> bytes:
 
 
 def _evidence(signed: Signed, table: bytes) -> list[bytes]:
-    response = struct.pack("<II", 0, SIZE) + bytes(24) + signed.report
-    return [
-        *(signed.report, response, signed.report + table, signed.report.hex().encode()),
-        *(base64.b64encode(signed.report), base64.urlsafe_b64encode(response)),
-        b"[    0.1] boot\r\nreport: " + signed.report.hex().upper().encode() + b"\r\nok\r\n",
-    ]
+    every = forms(signed.report, [certificate.der for certificate in signed.certificates], table)
+    # Until sev.evidence is a package it knows the first seven only.
+    return every if hasattr(sev.evidence, "__path__") else every[:7]
 
 
 def _table(data: bytes) -> None:
