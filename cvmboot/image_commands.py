@@ -1,6 +1,7 @@
 """`cvmboot image`: makes disk images of programs, and looks into disk images."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 from cvmboot.arguments import size_of
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.progress import progress_bar
+from cvmboot.status import SIGNALED
 
 if TYPE_CHECKING:
     from images.build import BuiltImage
@@ -102,6 +104,8 @@ def build(
     from images.containers.writers import format_for
     from images.output_file import check_output
 
+    # As Ctrl-C: what was begun is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(SIGNALED + number))
     if format_name is not None and len(output) > 1:
         raise UsageError("--format is for one -o; let the names of several files say their formats")
     disk_size = None if size is None else size_of("--size", size)

@@ -11,6 +11,7 @@ from images.errors import ContainerError, ImageError
 from images.sparse import GRAIN
 
 MOST_STORED = 1 << 40
+_SHARE = 0.75  # of the free room for temporary files that one image may take
 _SPAN = 1 << 20
 _MOST_TAIL = 64 << 20
 
@@ -49,11 +50,20 @@ class ScratchDevice(FileDevice):
             with tempfile.TemporaryFile() as file:
                 self._handle = os.dup(file.fileno())
             os.ftruncate(self._handle, size)
+            facts = os.fstatvfs(self._handle)
         except OSError as error:
             self.close()
             raise ImageError(
                 f"{self.path}: no temporary file of {size} bytes there: {error.strerror}; name another folder with TMPDIR"
             ) from None
+        self._room = int(facts.f_bavail * facts.f_frsize * _SHARE)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """BlockDevice.write(). Raises ImageError rather than fill the file system, which may be memory."""
+        self._room -= len(data)
+        if self._room < 0:
+            raise ImageError(f"{self.path}: not enough room to unpack the image; name another folder with TMPDIR")
+        super().write(offset, data)
 
 
 class TarDevice:
