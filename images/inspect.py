@@ -55,7 +55,7 @@ def inspect(
             raise UnsupportedFormat(
                 f"looks like {look}; " + (f"first: {command}" if command else "wanted a disk image")
             )
-        container = open_container(file)
+        container = open_container(file, progress)
         device: BlockSizedDevice = container.device if container is not None else file
         device.block_size = guess_block_size(device)
         facts: dict[str, Any] = {

@@ -202,8 +202,10 @@ def test_a_tampered_program_is_seen(image: Image, tmp_path: Path) -> None:
 
 
 def test_an_elf_unikernel(image: Image, tmp_path: Path) -> None:
-    done = image("build", UNIKERNEL, "-o", tmp_path / "u.tar.gz", "--cmdline", "a b", "--json")
-    assert json.loads(done.stdout)["boot"] == "bios"
+    done = image("build", UNIKERNEL, "-o", tmp_path / "u.tar.gz", "--cmdline", "a b", "--json", "--no-digest")
+    plain = json.loads(done.stdout)
+    assert (plain["boot"], plain["sha256"], plain["disk_sha256"]) == ("bios", None, None)
+    assert plain["application_sha256"] == hashlib.sha256(UNIKERNEL.read_bytes()).hexdigest()
     facts = json.loads(image("inspect", tmp_path / "u.tar.gz", "--json")[1])
     assert (facts["boot"], facts["scheme"], facts["problems"]) == ("bios", "mbr", [])
     assert (facts["bios_program"]["command_line"], facts["bios_program"]["entry_kind"]) == ("a b", "pvh")
