@@ -52,8 +52,10 @@ class Composition:
     `device` is a read-only BlockDevice that reads its files from the host when their blocks are asked for;
     images.sparse.nonzero_blocks(device, 512 * 1024) gives the blocks that are worth sending. `boot` is "uefi" or "bios".
     `files` are (path, size, SHA-256) of what lies on the EFI system partition; `identity` is the SHA-256 of all that
-    went in, from which the disk's GUIDs come.
+    went in, from which the disk's GUIDs come; `application` is the SHA-256 of the program as it was given.
     """
+
+    application = ""
 
     def __init__(
         self, device: BlockDevice, boot: str, identity: bytes, files: FileList, modified: int, esp_size: int = 0
@@ -99,6 +101,7 @@ def compose(
     epoch: int | None = None,
     signer: Signer | None = None,
     command_line: str = "",
+    progress: Progress | None = None,
 ) -> Composition:
     """The disk that boots `application`.
 
@@ -110,6 +113,7 @@ def compose(
     its loader entry. `size`, `esp_size` in bytes, multiples of 1 MiB; by default the partition fits what is in it, at
     least 64 MiB, and the disk is the next whole GiB. `epoch`: seconds since 1970 that all files are dated;
     by default SOURCE_DATE_EPOCH, else 1980, where FAT's time begins. `signer` signs the application for Secure Boot.
+    `progress(done, total)` is called for each file that is read for its digest.
     Nothing of the host but names and bytes gets into it: the same input gives the same disk anywhere.
 
     Raises UnfitInput (the message says what to do) if the application is no EFI image for x86-64, a name is bad or
@@ -119,10 +123,13 @@ def compose(
         name, data = "the application", application
     else:
         name, data = os.fspath(application), read_program(application)
+    given = hashlib.sha256(data).hexdigest()
     if data[:4] == b"\x7fELF":
         if list(add) or kernel is not None or esp_size is not None or signer is not None:
             raise UnfitInput(f"{name}: an ELF unikernel's disk has no file system to add files to, and nothing to sign")
-        return _bios_disk(name, data, size, command_line)
+        composition = _bios_disk(name, data, size, command_line)
+        composition.application = given
+        return composition
     if command_line:
         raise UnfitInput(
             f"{name}: an EFI application on a disk gets no command line; only kernels and ELF unikernels do"
@@ -133,14 +140,16 @@ def compose(
             data = sign(data, signer)
     except LoaderError as error:
         raise UnfitInput(f"{name}: {error}") from None
-    files = FileList()
+    files = FileList(progress)
     files.put(BOOT_PATH, Bytes(data))
     for source, destination in add:
         files.add(source, destination)
     if kernel is not None:
         loader_entry(files, kernel.linux, kernel.initrds, title=kernel.title, options=kernel.options, name=kernel.entry)
     seconds = source_date_epoch() if epoch is None else epoch
-    return _efi_disk(files, size, esp_size, label, seconds * _NS)
+    composition = _efi_disk(files, size, esp_size, label, seconds * _NS)
+    composition.application = given
+    return composition
 
 
 def _bios_disk(name: str, data: bytes, size: int | None, command_line: str) -> Composition:

@@ -288,6 +288,16 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
     assert not (tmp_path / "disk.raw").exists()
 
 
+def test_a_file_that_somebody_makes_meanwhile_is_kept(tmp_path: Path) -> None:
+    def meddle(done: int, total: int) -> None:
+        (tmp_path / "disk.raw").write_bytes(b"theirs")
+
+    with pytest.raises(OutputExists, match="--force"):
+        build(HELLO, tmp_path / "disk.raw", progress=meddle)
+    assert (tmp_path / "disk.raw").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_keys_that_cannot_sign(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
