@@ -1,6 +1,10 @@
 """What a verification says: every check by itself, passed, failed, skipped or not asked, and what follows from them."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sev.report import Report
 
 PASSED, FAILED, SKIPPED, NOT_ASKED = "passed", "failed", "skipped", "not asked"
 
@@ -38,6 +42,13 @@ class Check:
         self.reason = reason
         self.status = status
 
+    def copy(self) -> "Check":
+        """The same check, to be changed on its own."""
+        twin = Check.__new__(Check)
+        twin.name, twin.outcome, twin.field, twin.wanted = self.name, self.outcome, self.field, self.wanted
+        twin.seen, twin.reason, twin.status = self.seen, self.reason, self.status
+        return twin
+
     def to_json(self) -> dict[str, str]:
         """The check as plain data."""
         return {name: getattr(self, name) for name in ("name", "outcome", "field", "wanted", "seen", "reason")}
@@ -47,15 +58,17 @@ class Check:
 
 
 class Verdict:
-    """All checks in the order in which they were made. `emulated`: what signed was, or claims to be, an emulated platform."""
+    """All checks in the order in which they were made. `emulated`: what signed was, or claims to be, an emulated platform;
+    `report`: what was judged, decoded, if that was possible."""
 
-    __slots__ = ("checks", "emulated", "line", "signer")
+    __slots__ = ("checks", "emulated", "line", "report", "signer")
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
         self.emulated = False
         self.line = ""
         self.signer = ""
+        self.report: Report | None = None
 
     def add(self, name: str, good: bool, **details: Any) -> bool:
         """Note a check that was made; gives back whether it passed."""
@@ -66,6 +79,10 @@ class Verdict:
     def skip(self, name: str, reason: str, field: str = "") -> None:
         """Note a check that could not be made, and why."""
         self.checks.append(Check(name, SKIPPED, field=field, reason=reason))
+
+    def extend(self, checks: Iterable[Check]) -> None:
+        """Take over checks that were made before; later changes to this verdict's do not reach the originals."""
+        self.checks.extend([check.copy() for check in checks])
 
     def not_asked(self, name: str, field: str = "") -> None:
         """Note a check that nobody asked for."""
