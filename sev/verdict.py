@@ -70,10 +70,22 @@ class Verdict:
         self.signer = ""
         self.report: Report | None = None
 
-    def add(self, name: str, good: bool, **details: Any) -> bool:
+    def add(
+        self,
+        name: str,
+        good: bool,
+        *,
+        field: str = "",
+        wanted: str = "",
+        seen: str = "",
+        reason: str = "",
+        status: int = UNTRUSTED,
+    ) -> bool:
         """Note a check that was made; gives back whether it passed."""
-        reason = details.pop("reason", "")
-        self.checks.append(Check(name, PASSED if good else FAILED, reason="" if good else reason, **details))
+        if good:
+            self.checks.append(Check(name, PASSED, field=field, wanted=wanted, seen=seen, status=status))
+        else:
+            self.checks.append(Check(name, FAILED, field=field, wanted=wanted, seen=seen, reason=reason, status=status))
         return good
 
     def skip(self, name: str, reason: str, field: str = "") -> None:

@@ -272,14 +272,17 @@ def _check_hwid(verdict: Verdict, report: Report, leaf: Certificate) -> None:
 
 def _check_tcb(verdict: Verdict, report: Report, leaf: Certificate) -> None:
     reported = Tcb(report.reported_tcb, leaf.line)
+    levels = reported.spl
     for name, level in leaf.spl.items():
+        spl, seen = KDS_NAMES[name], levels[name]
+        good = seen == level
         verdict.add(
-            f"tcb {KDS_NAMES[name]}",
-            reported.spl[name] == level,
+            f"tcb {spl}",
+            good,
             field="REPORTED_TCB",
             wanted=str(level),
-            seen=str(reported.spl[name]),
-            reason=f"{KDS_NAMES[name]} of REPORTED_TCB is {reported.spl[name]}, the {leaf.kind} is for {level}",
+            seen=str(seen),
+            reason="" if good else f"{spl} of REPORTED_TCB is {seen}, the {leaf.kind} is for {level}",
         )
     verdict.add(
         "tcb reserved",
