@@ -18,7 +18,7 @@ from cvmboot.attest_fetch import (
     explain_missing,
     fetch,
 )
-from cvmboot.attest_input import Certs, File, Json, add_collateral, evidence_in, malformed
+from cvmboot.attest_input import Certs, File, Json, OptionalFile, add_collateral, evidence_in, malformed
 from cvmboot.attest_policy import (
     Allow,
     AuthorKeyDigest,
@@ -35,9 +35,22 @@ from cvmboot.attest_policy import (
     ReportData,
     Vmpl,
     policy_of,
+    policy_values,
 )
 from cvmboot.attest_policy_file import policy_app
 from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.fleet.command import (
+    BATCH_HELP,
+    BatchOptions,
+    BatchSource,
+    Cluster,
+    Full,
+    Jobs,
+    Match,
+    Output,
+    Resume,
+    verify_batch,
+)
 
 if TYPE_CHECKING:
     from sev.certificates import Certificate
@@ -99,9 +112,9 @@ def _as_text(plain: dict[str, Any], indent: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-@app.command("verify", epilog=STATUS_HELP)
+@app.command("verify", epilog=f"{STATUS_HELP}\n{BATCH_HELP}")
 def verify(
-    file: File,
+    file: OptionalFile = None,
     platform: Annotated[
         Path | None,
         typer.Option("--platform", help="Trust this emulated platform, too. The verdict says EMULATED.", metavar="DIR"),
@@ -129,6 +142,13 @@ def verify(
     kds: KdsOption = None,
     offline: OfflineOption = False,
     as_json: Json = False,
+    batch: BatchSource = None,
+    output: Output = None,
+    resume: Resume = False,
+    full: Full = False,
+    jobs: Jobs = None,
+    match: Match = None,
+    cluster: Cluster = None,
 ) -> None:
     """Verify a report: signature, chain to a root of AMD's, chip, TCB, validity, revocation, and the default policy.
 
@@ -141,7 +161,7 @@ def verify(
     from sev.verify import verify as verify_report
 
     moment = _moment(at)
-    policy = policy_of(
+    values = policy_values(
         {
             "measurement": measurement,
             "report_data": report_data,
@@ -159,6 +179,26 @@ def verify(
         },
         policy_file,
     )
+    policy = policy_of(values)
+    options = BatchOptions(output=output, resume=resume, full=full, jobs=jobs, match=match, cluster=cluster)
+    if batch is not None:
+        if file is not None or as_json:
+            raise UsageError(f"--batch and {'--json' if file is None else 'FILE'}: give one of them")
+        status = verify_batch(
+            batch,
+            options,
+            values=values,
+            at=moment,
+            certs=certs or [],
+            platform=platform,
+            cache=cache,
+            kds=kds,
+            offline=offline,
+        )
+        raise typer.Exit(status)
+    options.refuse_alone()
+    if file is None:
+        raise UsageError("wanted a FILE, or --batch SOURCE; see cvmboot attest verify --help")
     evidence = evidence_in(file)
     add_collateral(evidence, certs or ())
     roots = platform_certificates(evidence, platform) if platform else []

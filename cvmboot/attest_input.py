@@ -17,13 +17,12 @@ LARGEST_FILE = 4 << 20
 MOST_FILES = 10_000
 CERTIFICATE_SUFFIXES = frozenset({".pem", ".der", ".crt", ".cer", ".crl", ".table", ".bundle"})
 
-File = Annotated[
-    Path,
-    typer.Argument(
-        help="The report: 1184 raw bytes, hex or base64 text, MSG_REPORT_RSP, or a bundle; - for standard input.",
-        metavar="FILE",
-    ),
-]
+_FILE = typer.Argument(
+    help="The report: 1184 raw bytes, hex or base64 text, MSG_REPORT_RSP, or a bundle; - for standard input.",
+    metavar="FILE",
+)
+File = Annotated[Path, _FILE]
+OptionalFile = Annotated[Path | None, _FILE]
 Certs = Annotated[
     list[Path] | None,
     typer.Option("--certs", help="Certificates and CRLs: PEM, DER, bundle; may be repeated.", metavar="FILE_OR_DIR"),
@@ -57,15 +56,21 @@ def malformed(text: str) -> typer.Exit:
 
 def evidence_in(path: Path) -> "Evidence":
     """The evidence in a file, which may be a bundle. Exit with MALFORMED if there is none."""
-    from sev.collateral.bundle import Bundle, is_bundle
     from sev.errors import SevError
-    from sev.evidence import read_evidence
 
     data = read_limited(path)
     try:
-        return Bundle.decode(data).evidence() if is_bundle(data) else read_evidence(data)
+        return evidence_of(data)
     except SevError as error:
         raise malformed(f"{path}: {error}") from None
+
+
+def evidence_of(data: bytes) -> "Evidence":
+    """The evidence in a file's bytes, which may be a bundle. SevError if there is none."""
+    from sev.collateral.bundle import Bundle, is_bundle
+    from sev.evidence import read_evidence
+
+    return Bundle.decode(data).evidence() if is_bundle(data) else read_evidence(data)
 
 
 def add_collateral(evidence: "Evidence", paths: Iterable[Path]) -> None:
@@ -103,11 +108,15 @@ def pieces_in(path: Path) -> list["Piece"]:
 
 
 def _pieces_in_file(path: Path) -> list["Piece"]:
+    return pieces_of(read_limited(path))
+
+
+def pieces_of(data: bytes) -> list["Piece"]:
+    """Certificates and CRLs in a file's bytes: PEM, DER, a certificate table or a bundle. SevError if there is none."""
     from sev.collateral.bundle import Bundle, is_bundle
     from sev.collateral.pieces import EVIDENCE, Piece
     from sev.evidence import Evidence, add_certificates
 
-    data = read_limited(path)
     if is_bundle(data):
         return Bundle.decode(data).pieces
     found = Evidence(b"")

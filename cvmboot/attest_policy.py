@@ -84,13 +84,12 @@ Allow = Annotated[
 ]
 
 
-def policy_of(options: dict[str, Any], file: Path | None = None) -> "Policy":
-    """The policy of options, by the keys of a policy file, and of such a file, whose keys they replace.
+def policy_values(options: dict[str, Any], file: Path | None = None) -> dict[str, Any]:
+    """The keys of a policy: those of options, by the keys of a policy file, and of such a file, whose keys they replace.
 
     None and empty lists were not given. UsageError; CvmbootError if the file cannot be read.
     """
     from cvmboot.attest_policy_file import values_in
-    from sev.attestation_policy import BadPolicy, Policy
 
     values = {key: value for key, value in options.items() if value is not None and value != []}
     for key in ("min_guest_svn", "vmpl"):
@@ -98,8 +97,15 @@ def policy_of(options: dict[str, Any], file: Path | None = None) -> "Policy":
             values[key] = _number(values[key])
     if "min_tcb" in values:
         values["min_tcb"] = _levels(values["min_tcb"])
+    return (values_in(file) if file else {}) | values
+
+
+def policy_of(values: dict[str, Any]) -> "Policy":
+    """The policy with these keys. UsageError."""
+    from sev.attestation_policy import BadPolicy, Policy
+
     try:
-        return Policy.of((values_in(file) if file else {}) | values)
+        return Policy.of(values)
     except BadPolicy as error:
         key, dot, rest = error.key.partition(".")
         raise UsageError(f"--{key.replace('_', '-')}{' ' if dot else ''}{rest}: {error.problem}") from None

@@ -36,7 +36,8 @@ class Bits(int):
         return [number for number in range(rest.bit_length()) if rest >> number & 1]
 
     def __str__(self) -> str:
-        return _text(type(self), int(self))
+        kind: Any = type(self)
+        return _text(kind, int(self))
 
 
 # Many reports have the same few values, and each verdict names them several times.

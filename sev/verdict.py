@@ -100,6 +100,13 @@ class Verdict:
         """Note a check that nobody asked for."""
         self.checks.append(Check(name, NOT_ASKED, field=field))
 
+    def explain_missing(self, problem: str) -> None:
+        """Say why a certificate is missing, and what to do next, in the first failed check that wants one."""
+        for check in self.failed:
+            if problem and check.name in ("leaf", "signature", "chain"):
+                check.reason = f"{check.reason}; {problem}"
+                return
+
     @property
     def failed(self) -> list[Check]:
         """The checks that failed."""

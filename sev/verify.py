@@ -105,6 +105,11 @@ class Verifier:
         verdict.extend(standing.dates)
         return verdict
 
+    def leaves_for(self, report: Report) -> list[Certificate]:
+        """The leaves at hand for the chip and TCB that a report names."""
+        kind = VLEK if report.signing_key == SIGNER_VLEK else VCEK
+        return list(self._leaves.fitting(kind, report))
+
     def _standing(self, leaf: Certificate, certificates: Sequence[Certificate], crls: Sequence[Crl]) -> Standing:
         """What the leaf is worth now: kept, or found out."""
         moment = self._at or datetime.now(UTC)
