@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 LARGEST_FILE = 4 << 20
 MOST_FILES = 10_000
 CERTIFICATE_SUFFIXES = frozenset({".pem", ".der", ".crt", ".cer", ".crl", ".table", ".bundle"})
+# What Linux's configfs-tsm gives: the report, and the certificate table.
+OUTBLOB, AUXBLOB = "outblob", "auxblob"
 
 _FILE = typer.Argument(
-    help="The report: 1184 raw bytes, hex or base64 text, MSG_REPORT_RSP, or a bundle; - for standard input.",
+    help="The report in any form (bytes, hex, base64, JSON, protocol buffer, Azure's HCL blob, a console log, a bundle), "
+    "or a folder with it (configfs-tsm's outblob and auxblob); - for standard input.",
     metavar="FILE",
 )
 File = Annotated[Path, _FILE]
 OptionalFile = Annotated[Path | None, _FILE]
 Certs = Annotated[
     list[Path] | None,
-    typer.Option("--certs", help="Certificates and CRLs: PEM, DER, bundle; may be repeated.", metavar="FILE_OR_DIR"),
+    typer.Option(
+        "--certs",
+        help="Certificates and CRLs: PEM, DER, a certificate table, THIM's JSON, a bundle; may be repeated.",
+        metavar="FILE_OR_DIR",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
@@ -55,12 +62,13 @@ def malformed(text: str) -> typer.Exit:
 
 
 def evidence_in(path: Path) -> "Evidence":
-    """The evidence in a file, which may be a bundle. Exit with MALFORMED if there is none."""
+    """The evidence in a file, which may be a bundle, or in a folder. Exit with MALFORMED if there is none."""
     from sev.errors import SevError
 
-    data = read_limited(path)
+    if path.is_dir():
+        return _evidence_in_folder(path)
     try:
-        return evidence_of(data)
+        return evidence_of(read_limited(path))
     except SevError as error:
         raise malformed(f"{path}: {error}") from None
 
@@ -71,6 +79,46 @@ def evidence_of(data: bytes) -> "Evidence":
     from sev.evidence import read_evidence
 
     return Bundle.decode(data).evidence() if is_bundle(data) else read_evidence(data)
+
+
+def _evidence_in_folder(folder: Path) -> "Evidence":
+    """The report in a folder and the certificates beside it: a configfs-tsm entry, or any folder with one report in it."""
+    from sev.errors import SevError
+
+    found: dict[bytes, Evidence] = {}
+    files = [folder / OUTBLOB] if (folder / OUTBLOB).is_file() else _files_in(folder)
+    for file in files:
+        try:
+            evidence = evidence_of(read_limited(file))
+        except SevError as error:
+            if len(files) == 1:
+                raise malformed(f"{file}: {error}") from None
+            continue
+        kept = found.setdefault(evidence.report, evidence)
+        if kept is not evidence:
+            kept.certificates += evidence.certificates
+            kept.crls += evidence.crls
+    if len(found) != 1:
+        what = f"{len(found)} different reports" if found else "no file with a report"
+        raise malformed(f"{folder}: {what} in this folder; wanted one, or {OUTBLOB} and {AUXBLOB} of configfs-tsm")
+    (evidence,) = found.values()
+    auxblob = folder / AUXBLOB
+    # An attestation service without certificates leaves auxblob empty.
+    if auxblob.is_file() and not read_limited(auxblob).strip(b"\0"):
+        return evidence
+    add_collateral(evidence, [folder])
+    return evidence
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder, not those of folders in it. CvmbootError for too many."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+    except OSError as error:
+        raise CvmbootError(f"{folder}: {error.strerror}") from None
+    if len(files) > MOST_FILES:
+        raise CvmbootError(f"{folder}: more than {MOST_FILES} files")
+    return files
 
 
 def add_collateral(evidence: "Evidence", paths: Iterable[Path]) -> None:
@@ -96,13 +144,14 @@ def pieces_in(path: Path) -> list["Piece"]:
         except SevError as error:
             raise malformed(f"{path}: {error}") from None
     pieces = []
-    for number, file in enumerate(sorted(path.iterdir())):
-        if number >= MOST_FILES:
-            raise CvmbootError(f"{path}: more than {MOST_FILES} files")
-        if file.suffix.lower() in CERTIFICATE_SUFFIXES and file.is_file():
-            try:
-                pieces += _pieces_in_file(file)
-            except SevError as error:
+    for file in _files_in(path):
+        named = file.suffix.lower() in CERTIFICATE_SUFFIXES
+        if not named and file.stat().st_size > LARGEST_FILE:
+            continue
+        try:
+            pieces += _pieces_in_file(file)
+        except SevError as error:
+            if named:
                 complain(f"{file}: left out: {error}")
     return pieces
 

@@ -46,6 +46,10 @@ _KNOWN_CRITICAL = {"2.5.29.15", "2.5.29.19"}
 _SALT = 48
 
 
+class ForeignCertificate(MalformedCertificate):
+    """A certificate that is none of AMD's, by its names."""
+
+
 class Signed:
     """What certificates and CRLs have in common: a signed part, the issuer's name, the signature.
 
@@ -315,7 +319,7 @@ def _kind_of(subject: str, issuer: str) -> tuple[str, Line]:
         line = line_named(subject.removeprefix(prefix))
         if line and subject.startswith(prefix):
             return kind, line
-    raise MalformedCertificate(f"certificate of {subject!r}; wanted a VCEK, VLEK, ASK, ASVK or ARK of AMD's")
+    raise ForeignCertificate(f"certificate of {subject[:80]!r}; wanted a VCEK, VLEK, ASK, ASVK or ARK of AMD's")
 
 
 def scheme_problem(outer: Any, inner: Any) -> str:
@@ -379,14 +383,14 @@ _PEM = re.compile(rb"-----BEGIN (CERTIFICATE|X509 CRL)-----([A-Za-z0-9+/=\s]*)--
 
 
 def split_certificates(data: bytes) -> list[tuple[str, bytes]]:
-    """(kind, DER) of each certificate ("CERTIFICATE") and CRL ("X509 CRL") in PEM text, or of one DER file.
+    """(kind, DER) of each certificate ("CERTIFICATE") and CRL ("X509 CRL") in PEM text, or in DER, one behind the other.
 
     PEM may have CRLF line ends, a byte order mark and text between. MalformedCertificate if there is none, or too much.
     """
     if len(data) > LARGEST_INPUT:
         raise MalformedCertificate(f"{len(data)} bytes of certificates; at most {LARGEST_INPUT} are read")
     if data[:1] == b"\x30":
-        return [("X509 CRL" if _looks_like_crl(data) else "CERTIFICATE", bytes(data))]
+        return [("X509 CRL" if looks_like_crl(der) else "CERTIFICATE", der) for der in split_der(data)]
     import base64
     import binascii
 
@@ -403,7 +407,34 @@ def split_certificates(data: bytes) -> list[tuple[str, bytes]]:
     return found
 
 
-def _looks_like_crl(der: bytes) -> bool:
+def split_der(data: bytes) -> list[bytes]:
+    """The DER SEQUENCEs that stand one behind the other in bytes; white space and zeros behind the last are no harm.
+
+    MalformedCertificate for one that is cut off, and for anything else behind.
+    """
+    parts: list[bytes] = []
+    at = 0
+    while at < len(data):
+        if not data[at:].strip(b"\0\r\n\t "):
+            break
+        head = data[at : at + 4]
+        size = 2 + head[1] if len(head) > 1 and head[1] < 0x80 else 3 + head[2] if head[1:2] == b"\x81" else 4
+        if head[1:2] == b"\x82":
+            size += int.from_bytes(head[2:], "big")
+        if head[:1] != b"\x30" or head[1:2] > b"\x82" or len(head) < 4:
+            raise MalformedCertificate(f"DER followed by {len(data) - at} bytes that are none")
+        if size > len(data) - at:
+            raise MalformedCertificate(f"DER cut off: {len(data) - at} of {size} bytes")
+        if len(parts) >= MOST_CERTIFICATES:
+            raise MalformedCertificate(f"more than {MOST_CERTIFICATES} certificates")
+        parts.append(data[at : at + size])
+        at += size
+    if not parts:
+        raise MalformedCertificate("no DER")
+    return parts
+
+
+def looks_like_crl(der: bytes) -> bool:
     """A TBSCertificate of version 3 begins with [0], a TBSCertList with INTEGER 1."""
     start = 4 if der[1:2] >= b"\x82" else 3 if der[1:2] == b"\x81" else 2
     inner = der[start:]
