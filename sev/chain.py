@@ -7,12 +7,13 @@ are named. All this costs RSA verifications, and is the same for every report th
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sev.certificates import ARK, ASK, ASVK, VLEK, Certificate, Signed
+from sev.certificates import AMD_ROOTS, ARK, ASK, ASVK, VLEK, Certificate, Signed
+from sev.profile import check_profile
 from sev.revocation import Crl
-from sev.verdict import MISSING, REVOKED, UNTRUSTED, Check, Verdict
+from sev.verdict import MISSING, NAMED, PINNED, REVOKED, UNKNOWN, UNTRUSTED, Check, Root, Verdict
 
 EMULATED_REPORT = "this is an emulated platform's report"
-NAME_IT = "it verifies only with its platform named (--platform)"
+NAME_IT = "it verifies only with its platform or root named (--platform, --trust-root)"
 
 # Why something was not signed by a certificate; None if it was.
 SignatureProblem = Callable[[Signed, Certificate], str | None]
@@ -24,7 +25,7 @@ class Standing:
     `lasts(moment)` says whether `dates` would read the same, word by word, at another moment.
     """
 
-    __slots__ = ("_begin", "_end", "_moment", "chain", "dates", "emulated")
+    __slots__ = ("_begin", "_end", "_moment", "chain", "dates", "emulated", "root", "stale_days")
 
     def __init__(
         self,
@@ -40,11 +41,13 @@ class Standing:
         chain, dates = Verdict(), Verdict()
         chain.emulated = leaf.emulated
         authorities = _check_chain(chain, leaf, known, named, problem)
+        for certificate in (leaf, *authorities):
+            check_profile(chain, certificate)
         _check_validity(dates, [leaf, *authorities], moment)
         _check_crl(dates, authorities, crls, moment, problem)
         self.chain: tuple[Check, ...] = tuple(chain.checks)
         self.dates: tuple[Check, ...] = tuple(dates.checks)
-        self.emulated = chain.emulated
+        self.emulated, self.root, self.stale_days = chain.emulated, chain.root, dates.stale_days
         self._moment = moment
         self._begin, self._end = _around(moment, _turns([leaf, *authorities], crls))
 
@@ -97,7 +100,7 @@ def _check_chain(
                 break
             problems.append(fault)
         if issuer is None:
-            _chain_broken(verdict, subject, wanted, candidates, problems[0] if problems else None)
+            _chain_broken(verdict, subject, wanted, known, problems[0] if problems else None)
             return chain
         if not issuer.ca or not issuer.key_cert_sign:
             reason = f"the {wanted} is no certificate authority (basic constraints, key usage)"
@@ -108,18 +111,25 @@ def _check_chain(
     root = chain[-1]
     problem = problem_of(root, root)
     trusted = root.amd_root or root.sha256 in named
+    trust = PINNED if root.amd_root else NAMED if trusted else UNKNOWN
+    verdict.root = Root(root.subject_cn, root.sha256, trust)
     verdict.emulated = root.emulated
     if problem:
         reason = f"the ARK is not signed by itself: {problem}"
     elif root.emulated:
         reason = f"{EMULATED_REPORT}; {NAME_IT}" + (", and another one is named" if named else "")
+    elif root.subject_cn in AMD_ROOTS.values():
+        reason = f"this {root.subject_cn} with SHA-256 {root.sha256} is not AMD's"
     else:
-        reason = f"{root.subject_cn} with SHA-256 {root.sha256} is not AMD's"
+        reason = (
+            f"no {root.subject_cn} is pinned in this version; if you know that SHA-256 {root.sha256} is AMD's, name it "
+        )
+        reason += "(--trust-root)"
     verdict.add(
         "chain",
         trusted and problem is None,
         field="ARK",
-        wanted="one of AMD's, or one that is named",
+        wanted="one of AMD's (pinned), or one that is named",
         seen=f"{'EMULATED ' if root.emulated else ''}{root.subject_cn} {root.sha256[:16]}",
         reason=reason,
     )
@@ -127,15 +137,19 @@ def _check_chain(
 
 
 def _chain_broken(
-    verdict: Verdict, subject: Certificate, wanted: str, candidates: list[Certificate], problem: str | None
+    verdict: Verdict, subject: Certificate, wanted: str, known: Sequence[Certificate], problem: str | None
 ) -> None:
     if problem:
         status, reason = UNTRUSTED, f"the {subject.kind} does not chain to this {wanted}: {problem}"
     elif subject.emulated:
         status, reason = UNTRUSTED, f"{EMULATED_REPORT}; {NAME_IT}"
     else:
-        found = ", ".join(sorted({certificate.subject_cn for certificate in candidates})) or "none"
-        status, reason = MISSING, f"no certificate of {subject.issuer_cn} at hand to check the {subject.kind} ({found})"
+        found = sorted({certificate.subject_cn for certificate in known if certificate.ca and certificate.kind != ARK})
+        status, reason = MISSING, f"no certificate of {subject.issuer_cn} at hand to check the {subject.kind}"
+        if wanted == ASVK and f"SEV-{subject.line.name}" in found:
+            reason += f": SEV-{subject.line.name} is the ASK, which signs VCEKs, and a VLEK needs the ASVK"
+        elif found and wanted != ARK:
+            reason += f", only of {', '.join(found)}"
     verdict.add("chain", False, field="certificate", wanted=subject.issuer_cn, seen="", reason=reason, status=status)
 
 
@@ -177,6 +191,7 @@ def _check_crl(
     latest = max(signed, key=lambda crl: crl.this_update)
     revoked = [certificate for certificate in chain if certificate.serial in latest.revoked]
     if not revoked and latest.next_update is not None and moment > latest.next_update:
+        verdict.stale_days = (moment - latest.next_update).days + 1
         verdict.skip("revocation", f"the CRL is stale: next update {latest.next_update:%Y-%m-%d}", "CRL")
         return
     verdict.add(

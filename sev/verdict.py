@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sev.report import Report
 
 PASSED, FAILED, SKIPPED, NOT_ASKED = "passed", "failed", "skipped", "not asked"
+PINNED, NAMED, UNKNOWN = "pinned", "named", "unknown"
 
 # Exit statuses of `cvmboot attest`; what a failed check means for the whole.
 VERIFIED = 0
@@ -57,17 +58,36 @@ class Check:
         return f"Check({self.name}: {self.outcome} {self.reason})"
 
 
+class Root:
+    """The ARK at the end of a chain: its name and SHA-256, and why it is trusted: PINNED, NAMED by the caller, or UNKNOWN."""
+
+    __slots__ = ("name", "sha256", "trust")
+
+    def __init__(self, name: str, sha256: str, trust: str) -> None:
+        self.name = name
+        self.sha256 = sha256
+        self.trust = trust
+
+    def to_json(self) -> dict[str, str]:
+        """The root as plain data."""
+        return {"name": self.name, "sha256": self.sha256, "trust": self.trust}
+
+
 class Verdict:
     """All checks in the order in which they were made. `emulated`: what signed was, or claims to be, an emulated platform;
-    `report`: what was judged, decoded, if that was possible."""
+    `report`: what was judged, decoded, if that was possible; `csp_id`: the cloud provider that a VLEK names; `root`: the ARK at
+    the end of the chain; `stale_days`: how old a CRL is beyond its next update, None if it is current or absent."""
 
-    __slots__ = ("checks", "emulated", "line", "report", "signer")
+    __slots__ = ("checks", "csp_id", "emulated", "line", "report", "root", "signer", "stale_days")
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
         self.emulated = False
         self.line = ""
         self.signer = ""
+        self.csp_id = ""
+        self.root: Root | None = None
+        self.stale_days: int | None = None
         self.report: Report | None = None
 
     def add(
@@ -144,5 +164,6 @@ class Verdict:
             "emulated": self.emulated,
             "signer": self.signer,
             "line": self.line,
+            "root": self.root.to_json() if self.root else None,
             "checks": [check.to_json() for check in self.checks],
         }

@@ -94,9 +94,9 @@ class Verifier:
         leaf, signed = _leaf(verdict, report, raw, leaves)
         if leaf is None:
             return verdict
-        verdict.signer, verdict.line = leaf.kind, leaf.line.name
+        verdict.signer, verdict.line, verdict.csp_id = leaf.kind, leaf.line.name, leaf.csp_id
         standing = self._standing(leaf, certificates, crls)
-        verdict.emulated = standing.emulated
+        verdict.emulated, verdict.root, verdict.stale_days = standing.emulated, standing.root, standing.stale_days
         _check_signature(verdict, report, leaf, signed)
         verdict.extend(standing.chain)
         _check_line(verdict, report, leaf)
