@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cvmboot.errors import CvmbootError
+from cvmboot.errors import CvmbootError, UsageError
 
 if TYPE_CHECKING:
+    from sev.certificates import Certificate
     from sev.collateral.pieces import Piece
     from sev.evidence import Evidence
 
@@ -131,6 +132,21 @@ def add_collateral(evidence: "Evidence", paths: Iterable[Path]) -> None:
                 evidence.crls.append(piece.item)
             else:
                 evidence.certificates.append(piece.item)
+
+
+def trusted_roots(evidence: "Evidence", paths: Iterable[Path]) -> "list[Certificate]":
+    """The ARKs in files that --trust-root names; what else is in them goes to the evidence. UsageError if there is none."""
+    from sev.certificates import ARK, Certificate
+
+    roots = []
+    for path in paths:
+        found = [piece.item for piece in pieces_in(path)]
+        arks = [item for item in found if isinstance(item, Certificate) and item.kind == ARK]
+        if not arks:
+            raise UsageError(f"--trust-root {path}: no ARK in it; wanted the self-signed root of a line")
+        roots += arks
+        evidence.certificates += [item for item in found if isinstance(item, Certificate) and item.kind != ARK]
+    return roots
 
 
 def pieces_in(path: Path) -> list["Piece"]:

@@ -74,11 +74,17 @@ class Root:
 
 
 class Verdict:
-    """All checks in the order in which they were made. `emulated`: what signed was, or claims to be, an emulated platform;
-    `report`: what was judged, decoded, if that was possible; `csp_id`: the cloud provider that a VLEK names; `root`: the ARK at
-    the end of the chain; `stale_days`: how old a CRL is beyond its next update, None if it is current or absent."""
+    """All checks in the order in which they were made, and what is to know about the whole.
 
-    __slots__ = ("checks", "csp_id", "emulated", "line", "report", "root", "signer", "stale_days")
+    `emulated`: what signed was, or claims to be, an emulated platform; `report`: what was judged, decoded, if that was possible;
+    `csp_id`: the cloud provider that a VLEK names; `root`: the ARK at the end of the chain; `stale_days`: how old a CRL is beyond
+    its next update, None if it is current or absent; `form`: where in its file the report was; `left_out`: what came along and
+    does not count.
+    """
+
+    __slots__ = (
+        *("checks", "csp_id", "emulated", "form", "left_out", "line", "report", "root", "signer", "stale_days"),
+    )
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
@@ -86,6 +92,8 @@ class Verdict:
         self.line = ""
         self.signer = ""
         self.csp_id = ""
+        self.form = ""
+        self.left_out: list[str] = []
         self.root: Root | None = None
         self.stale_days: int | None = None
         self.report: Report | None = None
@@ -165,5 +173,6 @@ class Verdict:
             "signer": self.signer,
             "line": self.line,
             "root": self.root.to_json() if self.root else None,
+            "evidence": {"form": self.form, "left_out": self.left_out},
             "checks": [check.to_json() for check in self.checks],
         }

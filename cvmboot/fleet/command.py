@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cvmboot.fleet.crew import Crew
     from cvmboot.fleet.judge import Settings
     from cvmboot.fleet.records import Source
+    from sev.certificates import Certificate
     from sev.evidence import Evidence
     from sev.platform import Platform
 
@@ -119,6 +120,7 @@ def verify_batch(
     at: datetime | None,
     certs: list[Path],
     platform: Path | None,
+    trusted: "list[Certificate]",
     cache: Path | None,
     kds: str | None,
     offline: bool,
@@ -139,7 +141,7 @@ def verify_batch(
     add_collateral(at_hand, certs)
     emulated = _platform(platform) if platform else None
     issued = emulated.authority().certificates if emulated else {}
-    roots = [issued[ARK]] if emulated else []
+    roots = [*trusted, *([issued[ARK]] if emulated else [])]
     at_hand.certificates += [certificate for kind, certificate in issued.items() if kind != ARK]
     moment = at or datetime.now(UTC)
     source = Source(path, options.match or "")

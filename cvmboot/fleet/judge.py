@@ -18,6 +18,7 @@ from cvmboot.fleet.loading import Loaded, Shelves, load
 from cvmboot.fleet.records import BESIDE
 from sev.appraisal import appraise
 from sev.attestation_policy import CRL_REQUIRED, SETS, BadPolicy, Policy
+from sev.binding import check_evidence
 from sev.certificates import Certificate
 from sev.collateral.cache import Cache
 from sev.collateral.resolver import Collateral, Resolver
@@ -121,7 +122,9 @@ class Judge:
 
     def _verified(self, evidence: Evidence, more: Evidence) -> Verdict:
         certificates = [*evidence.certificates, *more.certificates]
-        return self._verifier.verify(evidence.report, certificates, [*evidence.crls, *more.crls])
+        verdict = self._verifier.verify(evidence.report, certificates, [*evidence.crls, *more.crls])
+        check_evidence(verdict, evidence)
+        return verdict
 
     def _key(self, evidence: Evidence) -> tuple[Any, ...]:
         """All that decides which certificates belong to a genuine report; () if it is none."""
