@@ -143,24 +143,36 @@ class Verdict:
     @property
     def verified(self) -> bool:
         """No check failed, and signature and chain were among those that passed."""
-        passed = {check.name for check in self.checks if check.outcome == PASSED}
-        return not self.failed and {"signature", "chain"} <= passed
+        signature = chain = False
+        for check in self.checks:
+            if check.outcome == FAILED:
+                return False
+            if check.outcome == PASSED:
+                signature = signature or check.name == "signature"
+                chain = chain or check.name == "chain"
+        return signature and chain
+
+    @property
+    def genuine(self) -> bool:
+        """Whether signature and chain were found good, whatever else failed."""
+        needed = {"signature", "chain"}
+        return needed == {check.name for check in self.checks if check.name in needed and check.outcome == PASSED}
 
     @property
     def status(self) -> int:
         """The exit status: 0, or that of the first check that failed."""
         if self.verified:
             return VERIFIED
-        return self.failed[0].status if self.failed else UNTRUSTED
+        return next((check.status for check in self.checks if check.outcome == FAILED), UNTRUSTED)
 
     @property
     def reason(self) -> str:
         """Why it did not verify, in one line; empty if it did."""
         if self.verified:
             return ""
-        if not self.failed:
+        first = next((check for check in self.checks if check.outcome == FAILED), None)
+        if first is None:
             return "nothing was checked"
-        first = self.failed[0]
         return first.reason or f"{first.field or first.name} is {first.seen}; wanted {first.wanted}"
 
     def to_json(self) -> dict[str, Any]:

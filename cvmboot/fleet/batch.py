@@ -124,9 +124,10 @@ class Batch:
                 self._say(note)
 
     def _lost(self, chunk: Chunk) -> None:
+        alone = len(chunk.records) == 1
         for record in chunk.records:
             record["attempts"] = record.get("attempts", 1) + chunk.losses
-            if record["attempts"] <= MOST_ATTEMPTS:
+            if not alone or record["attempts"] <= MOST_ATTEMPTS:
                 self._again.append(record)
                 continue
             record["attempts"] -= 1

@@ -156,7 +156,7 @@ def verify_batch(
         batch = None
         began = time.monotonic()
         try:
-            crew = _crew(options, settings)
+            crew = _crew(options, settings, source)
             try:
                 with _progress(source, options) as progress:
                     batch = Batch(iter(source), crew, collector, journal, settings, complain, progress)
@@ -218,11 +218,11 @@ def _platform(folder: Path) -> "Platform":
         raise CvmbootError(str(error)) from None
 
 
-def _crew(options: BatchOptions, settings: "Settings") -> "Crew":
+def _crew(options: BatchOptions, settings: "Settings", source: "Source") -> "Crew":
     if options.cluster:
         from cvmboot.fleet.cluster import ClusterCrew
 
-        return ClusterCrew(options.cluster, settings)
+        return ClusterCrew(options.cluster, settings, source.folder)
     from cvmboot.fleet.crew import LocalCrew
 
     return LocalCrew(options.jobs or len(os.sched_getaffinity(0)), settings)

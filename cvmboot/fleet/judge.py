@@ -24,7 +24,7 @@ from sev.collateral.cache import Cache
 from sev.collateral.resolver import Collateral, Resolver
 from sev.errors import MalformedReport, SevError
 from sev.evidence import Evidence
-from sev.product import line_named
+from sev.product import Line, line_named
 from sev.report import Report
 from sev.revocation import Crl
 from sev.tcb import Tcb
@@ -35,6 +35,11 @@ MOST_KEPT = 4096
 MOST_NOTES = 20
 Settings = dict[str, Any]
 Reply = dict[str, Any]
+
+
+# Stretches of ATTESTATION_REPORT (AMD 56860).
+_VERSION, _KEY_INFO, _TCB_AND_CPU, _CHIP = slice(0x4), slice(0x48, 0x4C), slice(0x180, 0x18B), slice(0x1A0, 0x1E0)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class Judge:
@@ -84,8 +89,8 @@ class Judge:
             if verdict is None:
                 reply["needs"].append(self._needs(record, loaded))
                 return
-            line = self._line(record, loaded, verdict)
             status = verdict.status
+            line = self._line(record, loaded, verdict, status)
         except BadRecord as error:
             line, status = failure_line(record, error.status, str(error), self._settings, loaded), error.status
         except SevError as error:
@@ -101,10 +106,10 @@ class Judge:
         """The verdict; None if certificates are missing that may be had elsewhere."""
         evidence = _evidence(loaded)
         key = self._key(evidence)
-        kept = self._kept.get(key) if key else None
+        kept = self._kept.get(key)
         if kept is not None:
             verdict = self._verified(evidence, kept)
-            if _is_genuine(verdict):
+            if verdict.genuine:
                 return self._appraised(verdict, loaded)
         brought = Evidence(evidence.report)
         for data in record.get("found", ()):
@@ -113,7 +118,7 @@ class Judge:
         if self._misses(found) and self._settings["ask"] and not record.get("final"):
             return None
         verdict = self._verified(evidence, brought)
-        if key and _is_genuine(verdict):
+        if verdict.genuine:
             self._kept[key] = brought
             if len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
@@ -127,14 +132,11 @@ class Judge:
         return verdict
 
     def _key(self, evidence: Evidence) -> tuple[Any, ...]:
-        """All that decides which certificates belong to a genuine report; () if it is none."""
-        try:
-            report = Report.decode(evidence.report)
-        except MalformedReport:
-            return ()
-        cpu = report.version >= 3, report.cpuid_fam_id, report.cpuid_mod_id
+        """All that decides which certificates belong to a genuine report: what it says of line, chip, TCB and signer, and
+        what came with it."""
+        raw = evidence.report
         own = *(c.sha256 for c in evidence.certificates), "", *(crl.sha256 for crl in evidence.crls)
-        return report.signing_key, report.chip_id, report.reported_tcb, cpu, own
+        return raw[_VERSION], raw[_KEY_INFO], raw[_TCB_AND_CPU], raw[_CHIP], own
 
     def _complete(self, evidence: Evidence, more: Evidence) -> Collateral:
         """Add to `more` what the cache has, and say what is missing still."""
@@ -176,23 +178,19 @@ class Judge:
                 verdict.add("record", False, field=conflict.upper(), reason=_CONFLICT.format(conflict), status=POLICY)
         return verdict
 
-    def _line(self, record: dict[str, Any], loaded: Loaded, verdict: Verdict) -> bytes:
+    def _line(self, record: dict[str, Any], loaded: Loaded, verdict: Verdict, status: int) -> bytes:
         report = verdict.report
         line = line_named(verdict.line) or (report.product.line if report and report.product else None)
-        chip = ""
-        if report is not None and not report.chip_id_masked:
-            chip = report.chip_id.rstrip(b"\0").hex() if line is None else report.chip_id[: line.hwid_size].hex()
-        plain = _head(record, self._settings, loaded) | {
-            "status": verdict.status,
-            "verified": verdict.verified,
-            "reason": verdict.reason,
-            "emulated": verdict.emulated,
-            "signer": verdict.signer,
-            "line": verdict.line,
-            "chip": chip,
-            "tcb": str(Tcb(report.reported_tcb, line)) if report and line else "",
-            "failed": [check.name for check in verdict.failed],
-        }
+        plain = _head(record, self._settings, loaded)
+        plain["status"] = status
+        plain["verified"] = not status
+        plain["reason"] = verdict.reason if status else ""
+        plain["emulated"] = verdict.emulated
+        plain["signer"] = verdict.signer
+        plain["line"] = verdict.line
+        plain["chip"] = _chip(report, line)
+        plain["tcb"] = str(Tcb(report.reported_tcb, line)) if report and line else ""
+        plain["failed"] = [check.name for check in verdict.failed] if status else []
         if self._settings["full"]:
             plain["verdict"] = verdict.to_json()
         return _encoded(plain, record)
@@ -203,6 +201,13 @@ class Judge:
 
 
 _CONFLICT = "the record wants another {} than the policy does"
+
+
+def _chip(report: Report | None, line: Line | None) -> str:
+    """CHIP_ID as hex, as long as the line's is; "" if the host masks it."""
+    if report is None or report.chip_id_masked:
+        return ""
+    return report.chip_id[: line.hwid_size].hex() if line else report.chip_id.rstrip(b"\0").hex()
 
 
 def failure_line(
@@ -228,7 +233,7 @@ def _head(record: dict[str, Any], settings: Settings, loaded: Loaded | None) -> 
 def _encoded(plain: dict[str, Any], record: dict[str, Any]) -> bytes:
     if record.get("attempts", 1) > 1:
         plain["attempts"] = record["attempts"]
-    return json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(plain).encode() + b"\n"
 
 
 def _evidence(loaded: Loaded) -> Evidence:
@@ -254,12 +259,6 @@ def _add(evidence: Evidence, data: bytes) -> None:
             evidence.crls.append(piece.item)
         else:
             evidence.certificates.append(piece.item)
-
-
-def _is_genuine(verdict: Verdict) -> bool:
-    """Whether signature and chain were found good: then no other certificates could make a difference to them."""
-    outcomes = {check.name: check.outcome for check in verdict.checks}
-    return outcomes.get("signature") == outcomes.get("chain") == "passed"
 
 
 def _narrowed(policy: Policy, expected: dict[str, Any]) -> tuple[Policy, str]:

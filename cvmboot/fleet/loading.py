@@ -22,6 +22,7 @@ from typing import Any
 from cvmboot.attest_input import LARGEST_FILE, MOST_FILES
 from cvmboot.fleet.errors import OUR_ERROR, BadRecord
 from sev.attestation_policy import SETS, VALUES
+from sev.verdict import MALFORMED
 
 _EVIDENCE = ("evidence", "report")
 EXPECTED = (*VALUES, *SETS)
@@ -38,7 +39,7 @@ def load(record: dict[str, Any], folder: Path, shelves: "Shelves | None" = None)
     """Take a record apart, and read the files that it names. BadRecord."""
     kind, data, source = record["kind"], record["data"], record["source"]
     if kind == "bad":
-        raise BadRecord(data)
+        raise BadRecord(data, record.get("status", MALFORMED))
     if kind == "loaded":
         return dict(data)
     if kind == "path":
