@@ -76,6 +76,7 @@ class ClusterCrew:
         self._shelves = Shelves(BESIDE)
         self._run = uuid.uuid4().hex
         self._numbers = itertools.count(1)
+        self._threads: int = 0
         self._chunks: dict[str, tuple[Chunk, Any]] = {}
         self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._deaths: Counter[str] = Counter()
@@ -85,8 +86,9 @@ class ClusterCrew:
             # Client waits for ever for a server that takes the connection and says nothing.
             asyncio.run(asyncio.wait_for(_greet(address), CONNECT_SECONDS))
             self._client = make_client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="cvmboot")
-        except (OSError, ValueError, TimeoutError) as error:
-            raise CvmbootError(f"{address}: no Dask scheduler answers: {_first_line(error)}") from None
+        except (OSError, ValueError) as error:
+            what = _first_line(error) if str(error) else f"nothing within {CONNECT_SECONDS:.0f} s"
+            raise CvmbootError(f"{address}: no Dask scheduler answers: {what}") from None
         try:
             self._client.subscribe_topic("all", self._event)
             self._check_workers()
@@ -233,9 +235,10 @@ class ClusterCrew:
 
 async def _greet(address: str) -> None:
     """Ask a scheduler who it is. OSError, also for a server of another kind."""
-    from distributed.core import connect
+    from distributed import comm as comms
 
-    comm = await connect(address, timeout=CONNECT_SECONDS)
+    module: Any = comms
+    comm = await module.connect(address, timeout=CONNECT_SECONDS)
     try:
         await comm.write({"op": "identity", "reply": True})
         answer = await comm.read()
