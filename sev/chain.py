@@ -49,17 +49,25 @@ class Standing:
         self.dates: tuple[Check, ...] = tuple(dates.checks)
         self.emulated, self.root, self.stale_days = chain.emulated, chain.root, dates.stale_days
         self._moment = moment
-        self._begin, self._end = _around(moment, _turns([leaf, *authorities], crls))
+        try:
+            self._begin, self._end = _around(moment, _turns([leaf, *authorities], crls, moment))
+        except OverflowError:  # the last day that a datetime knows
+            self._begin = self._end = moment
 
     def lasts(self, moment: datetime) -> bool:
         """Whether nothing begins or ends between the moment of the examination and this one, the day included."""
         return moment == self._moment or self._begin < moment < self._end
 
 
-def _turns(certificates: Iterable[Certificate], crls: Iterable[Crl]) -> list[datetime]:
-    """The moments at which a check of dates changes."""
+def _turns(certificates: Iterable[Certificate], crls: Iterable[Crl], moment: datetime) -> list[datetime]:
+    """The moments at which a check of dates changes, as far as they are near: a stale CRL grows older by the day."""
     turns = [turn for certificate in certificates for turn in (certificate.not_before, certificate.not_after)]
-    return [*turns, *(crl.next_update for crl in crls if crl.next_update is not None)]
+    for end in (crl.next_update for crl in crls if crl.next_update is not None):
+        turns.append(end)
+        if end < moment:
+            days = timedelta(days=(moment - end).days)
+            turns += [end + days, end + days + timedelta(days=1)]
+    return turns
 
 
 def _around(moment: datetime, turns: list[datetime]) -> tuple[datetime, datetime]:
@@ -68,11 +76,7 @@ def _around(moment: datetime, turns: list[datetime]) -> tuple[datetime, datetime
     if moment in turns or moment == day:
         return moment, moment
     begin = max([day, *(turn for turn in turns if turn < moment)])
-    try:
-        midnight = day + timedelta(days=1)
-    except OverflowError:
-        return moment, moment
-    return begin, min([midnight, *(turn for turn in turns if turn > moment)])
+    return begin, min([day + timedelta(days=1), *(turn for turn in turns if turn > moment)])
 
 
 def _check_chain(

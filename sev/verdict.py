@@ -1,6 +1,7 @@
 """What a verification says: every check by itself, passed, failed, skipped or not asked, and what follows from them."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class Check:
 
     def __repr__(self) -> str:
         return f"Check({self.name}: {self.outcome} {self.reason})"
+
+
+# Most of what could be asked is not, and nothing changes these checks, so that all verdicts share them.
+@lru_cache(maxsize=256)
+def _not_asked(name: str, field: str) -> Check:
+    return Check(name, NOT_ASKED, field=field)
 
 
 class Root:
@@ -126,7 +133,7 @@ class Verdict:
 
     def not_asked(self, name: str, field: str = "") -> None:
         """Note a check that nobody asked for."""
-        self.checks.append(Check(name, NOT_ASKED, field=field))
+        self.checks.append(_not_asked(name, field))
 
     def explain_missing(self, problem: str) -> None:
         """Say why a certificate is missing, and what to do next, in the first failed check that wants one."""

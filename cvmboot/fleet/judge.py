@@ -4,6 +4,8 @@ A judge is made of plain settings, so that a process or a machine elsewhere can 
 certificates are neither at hand nor in the cache goes back to who has the records, and comes again with what was found.
 """
 
+import base64
+import binascii
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,8 +26,9 @@ from sev.collateral.cache import Cache
 from sev.collateral.resolver import Collateral, Resolver
 from sev.errors import MalformedReport, SevError
 from sev.evidence import Evidence
+from sev.evidence.shape import is_plausible
 from sev.product import Line, line_named
-from sev.report import Report
+from sev.report import SIZE, Report
 from sev.revocation import Crl
 from sev.tcb import Tcb
 from sev.verdict import POLICY, Verdict
@@ -39,6 +42,7 @@ Reply = dict[str, Any]
 
 # Stretches of ATTESTATION_REPORT (AMD 56860).
 _VERSION, _KEY_INFO, _TCB_AND_CPU, _CHIP = slice(0x4), slice(0x48, 0x4C), slice(0x180, 0x18B), slice(0x1A0, 0x1E0)
+_BASE64_SIZE = (SIZE + 2) // 3 * 4
 _ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
@@ -110,7 +114,7 @@ class Judge:
         if kept is not None:
             verdict = self._verified(evidence, kept)
             if verdict.genuine:
-                return self._appraised(verdict, loaded)
+                return self._appraised(verdict, evidence, loaded)
         brought = Evidence(evidence.report)
         for data in record.get("found", ()):
             _add(brought, data)
@@ -122,8 +126,9 @@ class Judge:
             self._kept[key] = brought
             if len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
+        verdict = self._appraised(verdict, evidence, loaded)
         verdict.explain_missing(record.get("problem", "") or found.problem)
-        return self._appraised(verdict, loaded)
+        return verdict
 
     def _verified(self, evidence: Evidence, more: Evidence) -> Verdict:
         certificates = [*evidence.certificates, *more.certificates]
@@ -167,7 +172,8 @@ class Judge:
         own = [certificate.der for certificate in evidence.certificates]
         return {"record": again, "report": evidence.report, "own": own, "crls": [crl.der for crl in evidence.crls]}
 
-    def _appraised(self, verdict: Verdict, loaded: Loaded) -> Verdict:
+    def _appraised(self, verdict: Verdict, evidence: Evidence, loaded: Loaded) -> Verdict:
+        check_evidence(verdict, evidence)
         report = verdict.report
         if report is not None and any(check.name == "signature" for check in verdict.checks):
             policy, conflict = self._policy, ""
@@ -238,17 +244,31 @@ def _encoded(plain: dict[str, Any], record: dict[str, Any]) -> bytes:
 
 def _evidence(loaded: Loaded) -> Evidence:
     """The evidence with the certificates that the record gives for it. SevError."""
-    evidence = evidence_of(loaded["evidence"])
+    evidence = _bare(loaded["evidence"]) or evidence_of(loaded["evidence"])
     for data in loaded["certificates"]:
         _add(evidence, data)
     return evidence
 
 
+def _bare(data: bytes) -> Evidence | None:
+    """What evidence_of() gives for nothing but a report, in a tenth of its time; None for all else."""
+    raw, form = data, "ATTESTATION_REPORT"
+    try:
+        if len(data) == _BASE64_SIZE and data[-1:] == b"=":
+            raw, form = binascii.a2b_base64(data, strict_mode=True), "base64"
+        elif len(data) == 2 * SIZE:
+            raw, form = bytes.fromhex(data.decode("ascii")), "hexadecimal"
+    except ValueError:  # binascii's Error and UnicodeDecodeError, too
+        return None
+    if len(raw) != SIZE or not is_plausible(raw):
+        return None
+    evidence = Evidence(raw)
+    evidence.form = form
+    return evidence
+
+
 def _add(evidence: Evidence, data: bytes) -> None:
     """Add certificates and CRLs in PEM, DER, base64 of DER, a table or a bundle. SevError."""
-    import base64
-    import binascii
-
     if data[:2] == b"MI":
         try:
             data = base64.b64decode(b"".join(data.split()), validate=True)

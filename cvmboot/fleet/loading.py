@@ -19,7 +19,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from cvmboot.attest_input import LARGEST_FILE, MOST_FILES
+from cvmboot.attest_input import AUXBLOB, LARGEST_FILE, MOST_FILES
 from cvmboot.fleet.errors import OUR_ERROR, BadRecord
 from sev.attestation_policy import SETS, VALUES
 from sev.verdict import MALFORMED
@@ -72,16 +72,21 @@ class Shelves:
         if folder != self._folder:
             self._contents, self._folder = [], folder
             names = sorted(entry.name for entry in os.scandir(folder))
-            names = [name for name in names if Path(name).suffix.lower() in self._suffixes and name[0] != "."]
+            names = [name for name in names if self._is_beside(name)]
             if len(names) > MOST_FILES:
                 self._folder = None
                 raise BadRecord(f"{folder}: more than {MOST_FILES} files with certificates", OUR_ERROR)
             for name in names:
                 try:
-                    self._contents.append(read_file(folder / name))
+                    contents = read_file(folder / name)
                 except BadRecord:
                     continue  # verification says what is missing
+                if contents.strip(b"\0"):  # an attestation service without certificates leaves auxblob empty
+                    self._contents.append(contents)
         return self._contents
+
+    def _is_beside(self, name: str) -> bool:
+        return name == AUXBLOB or (Path(name).suffix.lower() in self._suffixes and name[0] != ".")
 
 
 def _from_members(members: dict[str, Any], source: str, written: bytes, folder: Path) -> Loaded:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cvmboot.attest_input import CERTIFICATE_SUFFIXES
+from cvmboot.attest_input import AUXBLOB, CERTIFICATE_SUFFIXES, OUTBLOB
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.fleet.loading import COLUMNS
 
@@ -79,6 +79,8 @@ class Source:
                 continue
             folders += [folder / name for name, is_folder in reversed(found) if is_folder and not name.startswith(".")]
             names = [name for name, is_folder in found if not is_folder and self._wanted(name)]
+            if OUTBLOB in names:  # the rest of a configfs-tsm entry is no evidence
+                names = [OUTBLOB]
             self.size += len(names)
             for name in names:
                 self.done += 1
@@ -86,7 +88,7 @@ class Source:
                 yield os.fsencode(path.relative_to(self._path)).decode("utf-8", "backslashreplace"), PATH, str(path)
 
     def _wanted(self, name: str) -> bool:
-        if name.startswith(".") or Path(name).suffix.lower() in BESIDE:
+        if name.startswith(".") or name == AUXBLOB or Path(name).suffix.lower() in BESIDE:
             return False
         return not self._match or fnmatch.fnmatchcase(name, self._match)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import sev.policy_file
 from sev.appraisal import appraise
-from sev.attestation_policy import ALL, BITS, KEYS, SETS, VALUES, BadPolicy, Policy
+from sev.attestation_policy import ALL, BITS, KEYS, SETS, VALUES, Policy
 from sev.platform import Platform
 from sev.policy_file import LARGEST, BadPolicyFile, commented_policy, read_policy, read_values
 from sev.report import Report
