@@ -70,11 +70,32 @@ STATUS_HELP = """Exit status: 0 verified; 1 an error of ours; 2 wrong usage; 3 m
 5 a certificate is missing or expired; 6 revoked; 7 policy.
 """
 
+SCHEMAS = {
+    "report": "report.schema.json",
+    "verdict": "verdict.schema.json",
+    "policy": "attestation_policy.schema.json",
+}
+
 app = typer.Typer(help="Decode and verify SEV-SNP attestation reports.", no_args_is_help=True)
 app.command("show")(show)
 app.command("fetch", epilog=FETCH_STATUS)(fetch)
 app.add_typer(cache_app, name="cache")
 app.add_typer(policy_app, name="policy")
+
+
+@app.command("schema")
+def schema(
+    which: Annotated[str, typer.Argument(help="report, verdict or policy.", metavar="WHICH")],
+) -> None:
+    """Write the JSON Schema of what `attest show --json` or `attest verify --json` writes, or of policy files.
+
+    Exit status: 0; 2 there is no such schema.
+    """
+    from importlib.resources import files
+
+    if which not in SCHEMAS:
+        raise UsageError(f"{which[:40]}: no such schema; wanted {', '.join(SCHEMAS)}")
+    sys.stdout.write(files("sev").joinpath(SCHEMAS[which]).read_text())
 
 
 @app.command("verify", epilog=f"{STATUS_HELP}\n{BATCH_HELP}")

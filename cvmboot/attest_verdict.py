@@ -77,6 +77,12 @@ def _print_table(checks: "list[Check]") -> None:
 
 
 def _print_not_asked(names: list[str]) -> None:
-    if names:
-        text = textwrap.fill(", ".join(names), 100, initial_indent="  not asked ", subsequent_indent=" " * 12)
+    """What nobody asked for, bits of one field together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        field, _, bit = name.rpartition(" ")
+        groups.setdefault(field if bit.isupper() else name, []).append(bit)
+    words = [f"{group} ({', '.join(bits)})" if bits[0].isupper() else group for group, bits in groups.items()]
+    if words:
+        text = textwrap.fill(", ".join(words), 110, initial_indent="  not asked  ", subsequent_indent=" " * 13)
         sys.stdout.write(f"{text}\n")

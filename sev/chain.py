@@ -203,7 +203,8 @@ def _check_crl(
         not revoked,
         field="CRL",
         wanted="not listed",
-        seen=", ".join(f"{certificate.kind} {certificate.serial:#x}" for certificate in revoked),
+        seen=", ".join(f"{certificate.kind} {certificate.serial:#x}" for certificate in revoked)
+        or f"not in the list of {latest.this_update:%Y-%m-%d}",
         reason=", ".join(f"the {c.kind} with serial {c.serial:#x} is revoked" for c in revoked),
         status=REVOKED,
     )

@@ -219,7 +219,7 @@ def _leaf(verdict: Verdict, report: Report, raw: bytes, leaves: Leaves) -> tuple
 
 
 def _check_signature(verdict: Verdict, report: Report, leaf: Certificate, signed: bool) -> None:
-    reason, seen = "", ""
+    reason, seen = "", "valid"
     if not signed:
         r, s, rest = _signature(report)
         same_chip, same_tcb = _matches(report, leaf)

@@ -120,7 +120,10 @@ def _from_offsets(lines: list[tuple[bytes, bytes]], base: int) -> bytes | None:
                 width = int(lines[number + 1][0], base) - offset
             except ValueError:
                 return None
-        row = bytes.fromhex(re.sub(rb"[^0-9a-fA-F]", b"", digits)[: 2 * (width or 16)].decode("ascii"))
+        shown = re.sub(rb"[^0-9a-fA-F]", b"", digits)[: 2 * (width or 16)]
+        if len(shown) % 2:
+            return None
+        row = bytes.fromhex(shown.decode("ascii"))
         if 0 < width <= len(row):
             row = row[:width]
         data += row

@@ -47,6 +47,7 @@ def is_decoded_report(value: Mapping[str, Any]) -> bool:
 def assemble(value: Mapping[str, Any]) -> bytes:
     """The 1184 bytes of a decoded report. MalformedReport names the field that is missing or cannot be."""
     raw = bytearray(SIZE)
+    sparse = "reportData" in value  # protocol buffers' JSON leaves zeros out
     for name, (offset, size, is_int, since) in FIELDS.items():
         if name == "signature":
             raw[SIGNED_SIZE:] = _signature(_member(value, name))
@@ -55,7 +56,7 @@ def assemble(value: Mapping[str, Any]) -> bytes:
         if given is None and name.startswith(("current_", "committed_")) and not name.endswith(("_tcb", "_vector")):
             given = _version_part(value, name)
         if given is None:
-            if name in _OPTIONAL or (since > 1):
+            if name in _OPTIONAL or since > 1 or (sparse and is_int) or (sparse and name in _TCBS):
                 continue
             raise MalformedReport(f"decoded report without {name}")
         raw[offset : offset + size] = _encoded(name, given, size, is_int)

@@ -10,7 +10,6 @@ from sev.errors import MalformedReport
 from sev.evidence.finds import RuntimeData
 from sev.report import SIZE
 
-MAGIC = b"HCLA"
 _HEAD = 0x20
 _REQUEST = _HEAD + SIZE
 _REQUEST_SIZE = 20

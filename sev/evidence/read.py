@@ -13,7 +13,7 @@ import re
 from sev import certificate_table
 from sev.certificates import Certificate, ForeignCertificate, looks_like_crl, split_der
 from sev.errors import MalformedCertificate, MalformedReport
-from sev.evidence import dumps, hcl, json_form, protobuf_form, shape
+from sev.evidence import shape
 from sev.evidence.finds import LARGEST, Evidence, Finds
 from sev.report import LAST_TOLERATED_VERSION, SIZE
 from sev.revocation import Crl
@@ -23,6 +23,7 @@ _LARGEST_ANSWER = 0x4000
 _TABLE_STARTS = certificate_table.FIRST_BYTES
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END ([A-Z0-9 ]{1,40})-----")
 _CERTIFICATE_LABELS = (b"CERTIFICATE", b"TRUSTED CERTIFICATE", b"X509 CERTIFICATE", b"X509 CRL")
+_HCL = b"HCLA"
 _AMD = b"Advanced Micro Devices"
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -88,7 +89,9 @@ class _Search:
             status = int.from_bytes(data[:4], "little")
             self.finds.problems.append(f"MSG_REPORT_RSP with status {status:#x}: the firmware gave no report")
             return True
-        if data[:4] == hcl.MAGIC:
+        if data[:4] == _HCL:
+            from sev.evidence import hcl
+
             report, runtime = hcl.decode(data)
             self.finds.runtime_data.append(runtime)
             return self._report(report, _joined(where, "Azure's HCL blob"))
@@ -113,6 +116,9 @@ class _Search:
         """A report with a certificate table behind it, as an extended guest request gives both; or with zeros."""
         rest = data[SIZE:]
         if not any(rest):
+            if not shape.is_plausible(data) and (problem := shape.misread(data)):
+                self.finds.problems.append(problem)
+                return True
             return self._report(data[:SIZE], where)
         if rest[:4] in _TABLE_STARTS or int.from_bytes(rest[16:20], "little") < len(rest):
             before = self.finds.count
@@ -169,6 +175,8 @@ class _Search:
             raise MalformedCertificate(_prefixed(where, str(error))) from None
 
     def _protobuf(self, data: bytes, where: str) -> bool:
+        from sev.evidence import protobuf_form
+
         found = protobuf_form.from_binary(data)
         if found is not None:
             self._parts(found, _joined(where, "sevsnp protocol buffer"))
@@ -185,6 +193,8 @@ class _Search:
         self._report(report, where)
 
     def _text(self, text: bytes, where: str) -> None:
+        from sev.evidence import dumps, json_form, protobuf_form
+
         bare = text.strip()
         if bare[:1] in (b"{", b"["):
             value = json_form.parse(bare)
@@ -217,11 +227,15 @@ class _Search:
 
     def _among_text(self, text: bytes, where: str) -> None:
         """Long runs in a log, in source code, in a text format that nobody knows."""
+        from sev.evidence import dumps
+
         for decoded in (*dumps.quoted(text), *dumps.runs(text)):
             self.look(decoded, _joined(where, "within text"), True)
 
     def _within(self, data: bytes, where: str) -> None:
         """A report among other bytes, or a reason why these are none."""
+        from sev.evidence import dumps
+
         places = shape.reports_within(data)
         for place in places:
             self.finds.reports.setdefault(bytes(data[place : place + SIZE]), _joined(where, f"at offset {place:#x}"))

@@ -66,8 +66,14 @@ def misread(data: bytes) -> str:
     for start, name in _PACKED:
         if data.startswith(start):
             return f"this is {name}: unpack it first"
+    if not any(data):
+        return f"{len(data)} zero bytes: the request for a report failed, and its status was not looked at"
     if looks_cut(data):
         return f"the report is cut off: {len(data)} of its {SIZE} bytes"
+    if data.count(_MANGLED) >= 4:
+        return "the file went through a conversion to UTF-8, which loses bytes; copy it as binary, or as base64"
+    if SIZE < len(data) <= SIZE + 64 and len(whole := data.replace(b"\r\n", b"\n")) == SIZE and is_plausible(whole):
+        return "line ends were converted (LF to CRLF) in a binary file; copy it as binary, or as base64"
     if len(data) > SIZE and (is_plausible(data) or _START.match(data)):
         return f"{len(data) - SIZE} bytes behind the {SIZE} of the report are neither zeros nor a certificate table"
     for width in (2, 4, 8):
@@ -78,10 +84,6 @@ def misread(data: bytes) -> str:
                 else "write bytes, not words"
             )
             return f"the bytes are swapped in groups of {width}: {how}"
-    if data.count(_MANGLED) >= 4:
-        return "the file went through a conversion to UTF-8, which loses bytes; copy it as binary, or as base64"
-    if SIZE < len(data) <= SIZE + 64 and is_plausible(data.replace(b"\r\n", b"\n")):
-        return "line ends were converted (LF to CRLF) in a binary file; copy it as binary, or as base64"
     return ""
 
 
