@@ -18,7 +18,7 @@ from cvmboot.attest_fetch import (
     explain_missing,
     fetch,
 )
-from cvmboot.attest_input import Certs, Json, OptionalFile, add_collateral, evidence_in, trusted_roots
+from cvmboot.attest_input import Certs, Json, Malformed, OptionalFile, add_collateral, evidence_in, trusted_roots
 from cvmboot.attest_policy import (
     Allow,
     AuthorKeyDigest,
@@ -65,6 +65,7 @@ from cvmboot.fleet.command import (
 if TYPE_CHECKING:
     from sev.certificates import Certificate
     from sev.evidence import Evidence
+    from sev.verdict import Verdict
 
 STATUS_HELP = """Exit status: 0 verified; 1 an error of ours; 2 wrong usage; 3 malformed evidence; 4 signature or chain;
 5 a certificate is missing or expired; 6 revoked; 7 policy.
@@ -167,7 +168,7 @@ def verify(
     """
     from sev.appraisal import appraise
     from sev.attestation_policy import CRL_REQUIRED
-    from sev.binding import check_evidence
+    from sev.binding import check_evidence, refusal
     from sev.evidence import Evidence
     from sev.verify import verify as verify_report
 
@@ -219,9 +220,14 @@ def verify(
     options.refuse_alone()
     if file is None:
         raise UsageError("wanted a FILE, or --batch SOURCE; see cvmboot attest verify --help")
-    evidence = evidence_in(file)
-    add_collateral(evidence, certs or ())
-    roots = trusted_roots(evidence, trust_root or ())
+    try:
+        evidence = evidence_in(file)
+        add_collateral(evidence, certs or ())
+        roots = trusted_roots(evidence, trust_root or ())
+    except Malformed as error:
+        if as_json:
+            _write_json(refusal(error.reason))
+        raise
     roots += platform_certificates(evidence, platform) if platform else []
     found = complete(evidence, cache, kds, offline, roots, moment, policy.crl == CRL_REQUIRED)
     verdict = verify_report(evidence.report, evidence.certificates, roots=roots, crls=evidence.crls, at=moment)
@@ -230,10 +236,14 @@ def verify(
         appraise(verdict, verdict.report, policy)
     explain_missing(verdict, found)
     if as_json:
-        sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n")
+        _write_json(verdict)
     else:
         print_verdict(verdict)
     raise typer.Exit(verdict.status)
+
+
+def _write_json(verdict: "Verdict") -> None:
+    sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n")
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -53,13 +53,22 @@ def read_limited(path: Path) -> bytes:
     return data
 
 
-def malformed(text: str) -> typer.Exit:
+class Malformed(typer.Exit):
+    """The exit with status MALFORMED; `reason` was said."""
+
+    def __init__(self, reason: str) -> None:
+        from sev.verdict import MALFORMED
+
+        super().__init__(MALFORMED)
+        self.reason = reason
+
+
+def malformed(text: str) -> Malformed:
     """Say it; gives the exit with status MALFORMED."""
     from cvmboot.cli import complain
-    from sev.verdict import MALFORMED
 
     complain(text)
-    return typer.Exit(MALFORMED)
+    return Malformed(text)
 
 
 def evidence_in(path: Path) -> "Evidence":

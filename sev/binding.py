@@ -7,7 +7,7 @@ Azure's VMs ask for their report once, at boot, and bind a JSON text with the vT
 import hashlib
 
 from sev.evidence.finds import Evidence, RuntimeData
-from sev.verdict import UNTRUSTED, Verdict
+from sev.verdict import MALFORMED, UNTRUSTED, Verdict
 
 _NAME, _FIELD = "runtime data", "REPORT_DATA"
 
@@ -26,6 +26,13 @@ def check_evidence(verdict: Verdict, evidence: Evidence) -> None:
         verdict.not_asked(_NAME, _FIELD)
     for runtime in evidence.runtime_data:
         _check(verdict, report.report_data, runtime)
+
+
+def refusal(reason: str) -> Verdict:
+    """The verdict on what holds no report, or a certificate that is none."""
+    verdict = Verdict()
+    verdict.add("format", False, reason=reason, status=MALFORMED)
+    return verdict
 
 
 def _check(verdict: Verdict, report_data: bytes, runtime: RuntimeData) -> None:

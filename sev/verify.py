@@ -89,10 +89,13 @@ class Verifier:
             return verdict
         verdict.report = report
         if not _check_format(verdict, report):
+            if verdict.failed[0].status != MALFORMED:
+                _skip_the_rest(verdict, "nothing signed this report")
             return verdict
         leaves = Leaves(certificates, self._leaves) if certificates else self._leaves
         leaf, signed = _leaf(verdict, report, raw, leaves)
         if leaf is None:
+            _skip_the_rest(verdict, f"there is no {report.signer} to check it with")
             return verdict
         verdict.signer, verdict.line, verdict.csp_id = leaf.kind, leaf.line.name, leaf.csp_id
         standing = self._standing(leaf, certificates, crls)
@@ -129,6 +132,18 @@ class Verifier:
         problem = signed.signature_problem(issuer)
         _keep(self._problems, key, problem, MOST_SIGNATURES)
         return problem
+
+
+_NEEDS_A_LEAF = (
+    *(("signature", "SIGNATURE"), ("chain", "ARK"), ("product", "CPUID_FAM_ID"), ("hwid", "CHIP_ID")),
+    *(("tcb", "REPORTED_TCB"), ("validity", "validity"), ("revocation", "CRL")),
+)
+
+
+def _skip_the_rest(verdict: Verdict, reason: str) -> None:
+    """Note the checks that cannot be made without a leaf."""
+    for name, field in _NEEDS_A_LEAF:
+        verdict.skip(name, reason, field)
 
 
 def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:

@@ -8,10 +8,11 @@ line of a console log. What is not a report is named where it can be.
 
 import base64
 import binascii
+import itertools
 import re
 
 from sev import certificate_table
-from sev.certificates import Certificate, ForeignCertificate, looks_like_crl, split_der
+from sev.certificates import LARGEST_CERTIFICATE, Certificate, ForeignCertificate, looks_like_crl, split_der
 from sev.errors import MalformedCertificate, MalformedReport
 from sev.evidence import shape
 from sev.evidence.finds import LARGEST, Evidence, Finds
@@ -24,6 +25,9 @@ _TABLE_STARTS = certificate_table.FIRST_BYTES
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END ([A-Z0-9 ]{1,40})-----")
 _CERTIFICATE_LABELS = (b"CERTIFICATE", b"TRUSTED CERTIFICATE", b"X509 CERTIFICATE", b"X509 CRL")
 _HCL = b"HCLA"
+# SEQUENCE { SEQUENCE {, both with lengths of two bytes.
+_DER_START = re.compile(rb"(?=\x30\x82..\x30\x82)", re.DOTALL)
+_MOST_STARTS = 1000
 _AMD = b"Advanced Micro Devices"
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -106,7 +110,7 @@ class _Search:
     def _report(self, raw: bytes, where: str) -> bool:
         if shape.is_plausible(raw):
             self.finds.reports.setdefault(bytes(raw), where)
-        elif problem := shape.misread(raw):
+        elif any(raw) and (problem := shape.misread(raw)):
             self.finds.problems.append(problem)
         else:
             self.finds.suspects.setdefault(bytes(raw), where)
@@ -240,6 +244,7 @@ class _Search:
         for place in places:
             self.finds.reports.setdefault(bytes(data[place : place + SIZE]), _joined(where, f"at offset {place:#x}"))
         if places:
+            self._certificates_within(data, where)
             return
         before = self.finds.count
         if problem := shape.misread(data):
@@ -249,6 +254,17 @@ class _Search:
                 self.look(inner, _joined(where, "within other bytes"), False)
         if self.finds.count == before and not self.finds.problems:
             self._protobuf(data, where)
+
+    def _certificates_within(self, data: bytes, where: str) -> None:
+        """Certificates of AMD's among other bytes, beside a report; what only looks like one is nothing."""
+        for start in itertools.islice(_DER_START.finditer(data), _MOST_STARTS):
+            at = start.start()
+            der = data[at : at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")]
+            if len(der) <= LARGEST_CERTIFICATE and _AMD in der:
+                try:
+                    self._certificate(der, where)
+                except MalformedCertificate:
+                    continue
 
     def _pem(self, text: bytes, where: str) -> bool:
         """Blocks of PEM, certificates and others; also with "\\n" for line ends, as text within other text has it."""

@@ -79,6 +79,10 @@ def test_what_came_along_is_found_too(turin: Platform) -> None:
     whole = read_evidence(forms.sevsnp_attestation(raw, vcek, issued["ASK"].der, issued[ARK].der))
     assert [certificate.kind for certificate in whole.certificates] == ["VCEK", "ASK", "ARK"]
     assert verify(whole.report, whole.certificates, roots=[issued[ARK]]).verified
+    among = read_evidence(
+        b"\xd9\x01\x02" + b"\0" * 9 + raw + b"\x59\x05" + vcek + b"\x59\x06" + issued["ASK"].der + b"\xff"
+    )
+    assert [certificate.kind for certificate in among.certificates] == ["VCEK", "ASK"]
     text = read_evidence(forms.sevsnp_text(raw, vcek))
     assert (text.report, [certificate.der for certificate in text.certificates]) == (raw, [vcek])
 
