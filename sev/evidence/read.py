@@ -12,7 +12,8 @@ import itertools
 import re
 
 from sev import certificate_table
-from sev.certificates import LARGEST_CERTIFICATE, Certificate, ForeignCertificate, looks_like_crl, split_der
+from sev.certificate_files import looks_like_crl, split_der
+from sev.certificates import LARGEST_CERTIFICATE, Certificate, ForeignCertificate
 from sev.errors import MalformedCertificate, MalformedReport
 from sev.evidence import shape
 from sev.evidence.finds import LARGEST, Evidence, Finds
