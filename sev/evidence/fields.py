@@ -139,6 +139,8 @@ def _bytes(name: str, given: Any, size: int) -> bytes:
 def _tcb(name: str, given: Mapping[str, Any]) -> bytes:
     levels = {spl: next((given[key] for key in keys if given.get(key) is not None), None) for spl, keys in _SPL.items()}
     raw = bytearray(8)
+    if isinstance(given.get("_reserved"), list):  # virtee/sev before 6.0 knew the older layout only
+        raw[2:6] = _bytes(f"{name}._reserved", given["_reserved"], 4)
     for spl, place in (_PLACES if levels["fmc"] is None else _PLACES_FMC).items():
         raw[place : place + 1] = _number(f"{name}.{spl}", levels[spl], 1)
     return bytes(raw)
@@ -169,11 +171,16 @@ def cpuid_bytes(eax: int) -> bytes:
 
 
 def _put_reserved(raw: bytearray, value: Mapping[str, Any]) -> None:
-    """Reserved bytes, where they are given: by offset (attest show --json), or under the names that Azure's sidecars use."""
-    if isinstance(value.get("reserved2"), str):
-        raw[0x188:0x1A0] = _bytes("reserved2", value["reserved2"], 0x18)
-    if isinstance(value.get("reserved3"), str):
-        raw[0x1F8:SIGNED_SIZE] = _bytes("reserved3", value["reserved3"], SIGNED_SIZE - 0x1F8)
+    """Reserved bytes, where they are given: by offset (attest show --json), or under the names of those who knew them as such,
+    Azure's sidecars and virtee/sev before 6.0. Later versions of the report have fields there."""
+    for name, at, size in (
+        ("reserved2", 0x188, 0x18),
+        ("_reserved_1", 0x188, 0x18),
+        ("reserved3", 0x1F8, 0xA8),
+        ("_reserved_4", 0x1F8, 0xA8),
+    ):
+        if name in value:
+            raw[at : at + size] = _bytes(name, value[name], size)
     for place, data in reserved.items() if isinstance(reserved := value.get("reserved"), dict) else ():
         digits = _HEX.match(data) if isinstance(data, str) else None
         at = int(place, 16) if isinstance(place, str) and re.fullmatch(r"0x[0-9a-f]{1,3}", place) else SIZE

@@ -144,6 +144,29 @@ def decoded_by_sev_crate(raw: bytes) -> dict[str, Any]:
     return value
 
 
+def decoded_by_old_sev_crate(raw: bytes) -> dict[str, Any]:
+    """The same by versions before 6.0, which knew the first layout only and kept the rest as reserved bytes."""
+    value = decoded_by_sev_crate(raw)
+    for which in ("current", "committed"):
+        value |= {f"{which}_{part}": number for part, number in value.pop(which).items()}
+    for name in ("cpuid_fam_id", "cpuid_mod_id", "cpuid_step", "launch_mit_vector", "current_mit_vector"):
+        del value[name]
+    for name, at in (("current_tcb", 0x38), ("reported_tcb", 0x180), ("committed_tcb", 0x1E0), ("launch_tcb", 0x1F0)):
+        tcb = raw[at : at + 8]
+        value[name] = {
+            "bootloader": tcb[0],
+            "tee": tcb[1],
+            "_reserved": list(tcb[2:6]),
+            "snp": tcb[6],
+            "microcode": tcb[7],
+        }
+    value["_author_key_en"] = value.pop("key_info")
+    value |= {"_reserved_0": 0, "_reserved_1": list(raw[0x188:0x1A0]), "_reserved_2": 0, "_reserved_3": 0}
+    value["_reserved_4"] = list(raw[0x1F8:0x2A0])
+    value["signature"]["_reserved"] = [0] * 368
+    return value
+
+
 def decoded_by_sidecar(raw: bytes) -> dict[str, Any]:
     """The JSON of Azure's confidential sidecars: hex, numbers, names of the first specification."""
     report = Report.decode(raw)
@@ -210,6 +233,7 @@ def json_forms(raw: bytes, vcek: bytes, chain: bytes) -> dict[str, Any]:
             "evidence": {"attestation_report": _b64(raw), "cert_chain": {"vcek": _b64(vcek)}},
         },
         "azure attestation": {"report": _url(json.dumps(maa).encode()), "nonce": "1"},
+        "trustee before": {"attestation_report": decoded_by_old_sev_crate(raw), "cert_chain": table},
         "sidecar": decoded_by_sidecar(raw),
         "protojson": decoded_by_protojson(raw),
         "hex": {"report": "0x" + raw.hex(), "certs": [_b64(chain)]},
