@@ -29,6 +29,7 @@ _HCL = b"HCLA"
 # SEQUENCE { SEQUENCE {, both with lengths of two bytes.
 _DER_START = re.compile(rb"(?=\x30\x82..\x30\x82)", re.DOTALL)
 _MOST_STARTS = 1000
+_DISPLAYED = (b"Guest SVN:", b"Measurement:", b"Host Data:")
 _AMD = b"Advanced Micro Devices"
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -234,8 +235,12 @@ class _Search:
         """Long runs in a log, in source code, in a text format that nobody knows."""
         from sev.evidence import dumps
 
+        before = self.finds.count
         for decoded in (*dumps.quoted(text), *dumps.runs(text)):
             self.look(decoded, _joined(where, "within text"), True)
+        if self.finds.count == before and all(word in text for word in _DISPLAYED):
+            problem = "this is a report as a tool displays it to people (snpguest display report); hand over the report itself"
+            self.finds.problems.insert(0, problem)
 
     def _within(self, data: bytes, where: str) -> None:
         """A report among other bytes, or a reason why these are none."""

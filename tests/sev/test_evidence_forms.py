@@ -197,10 +197,30 @@ def test_what_is_no_report_is_named(turin: Platform) -> None:
         (forms.sevsnp_text(raw).replace(b"vmpl", b"vmpx") + b"\nreport_data: 5", "text of a sevsnp message"),
         (forms.sevsnp_report(raw)[:-1], "no report"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA", "without its end"),
+        (_DISPLAYED.encode(), "as a tool displays it to people"),
     ):
         with pytest.raises(SevError, match=reason) as caught:
             read_evidence(data)
         assert "\n" not in str(caught.value)
+
+
+_DISPLAYED = """Attestation Report:
+
+Version:                      3
+
+Guest SVN:                    0
+
+Guest Policy (0x30000):
+  SMT Allowed:   true
+
+Measurement:
+03 67 be e6 78 b3 3a 4a 0f b2 cf 38 1d 55 ef ce
+7f a7 dc 9f 2a 96 d0 ff 2c 3d ee 33 1a 6e 71 0b
+a7 c9 0d 51 ba d2 ad 23 12 2d 91 f5 22 7c 05 e1
+
+Host Data:
+00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+"""
 
 
 def test_a_decoded_report_without_a_field_is_named(turin: Platform) -> None:
