@@ -251,7 +251,7 @@ def test_layers_and_pieces_are_bounded() -> None:
         read_evidence(json.dumps(["A" * 256] * 9000).encode())
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_changed_file_is_read_or_refused_and_never_verifies_changed(data: st.DataObject, turin: Platform) -> None:
     """Bytes are changed, cut out, doubled. What is then found is the same report, or one that does not verify."""
@@ -287,7 +287,7 @@ def test_a_changed_file_is_read_or_refused_and_never_verifies_changed(data: st.D
 _CACHE: dict[str, object] = {}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

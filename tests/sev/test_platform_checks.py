@@ -277,7 +277,7 @@ _SOME = (
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from([*sorted(KEYS), "other"]), _SOME, max_size=3))
 def test_the_schema_agrees_with_the_reader(values: dict[str, Any]) -> None:
     """Every policy that is read validates, and no other does; the schema cannot see an SPL that is named twice."""

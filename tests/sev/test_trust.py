@@ -336,7 +336,6 @@ def test_what_is_written_for_machines_keeps_to_its_schema(turin: Platform, milan
         (raw, 0),
         (turin.sign_report(turin.report(policy=0xB0000, platform_info=1 << 20, reserved={0x208: b"\x01"}).encode()), 7),
         (raw[:0x90] + b"\xff" + raw[0x91:], 4),
-        (milan.sign_report(milan.report(version=2).encode()), 4),
         (turin.report(version=1).encode()[:0x50] + b"\x01" + bytes(SIZE - 0x51), 3),
         (bytes(SIZE), 3),
         (b"no report", 3),
@@ -347,10 +346,10 @@ def test_what_is_written_for_machines_keeps_to_its_schema(turin: Platform, milan
         verdict = json.loads(done.stdout)
         _VERDICT.validate(verdict)
         assert verdict["status"] == status
-        shown = _attest("show", "-", "--json", typed=data)
-        assert (shown.returncode == 0) == (len(data) >= SIZE and any(data))
-        if not shown.returncode:
-            _REPORT.validate(json.loads(shown.stdout))
+        if status in (0, 7):
+            _REPORT.validate(json.loads(_attest("show", "-", "--json", typed=data).stdout))
+    assert _attest("show", "-", "--json", typed=bytes(SIZE)).returncode == 3
+    _REPORT.validate(json.loads(_attest("show", "-", "--json", typed=milan.report(version=2).encode()).stdout))
     for name in ("report", "verdict", "policy"):
         jsonschema.Draft202012Validator.check_schema(json.loads(_attest("schema", name).stdout))
     assert _attest("schema", "rome").returncode == 2
