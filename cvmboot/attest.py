@@ -251,9 +251,10 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"--at {text}: wanted a time such as 2026-08-19 or 2026-08-19T12:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment
 
 
 def platform_certificates(evidence: "Evidence", folder: Path) -> list["Certificate"]:

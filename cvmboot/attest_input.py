@@ -104,6 +104,10 @@ def _evidence_in_folder(folder: Path) -> "Evidence":
             if len(files) == 1:
                 raise malformed(f"{file}: {error}") from None
             continue
+        except CvmbootError:  # too large, or not ours to read
+            if len(files) == 1:
+                raise
+            continue
         kept = found.setdefault(evidence.report, evidence)
         if kept is not evidence:
             kept.certificates += evidence.certificates
@@ -171,13 +175,15 @@ def pieces_in(path: Path) -> list["Piece"]:
     pieces = []
     for file in _files_in(path):
         named = file.suffix.lower() in CERTIFICATE_SUFFIXES
-        if not named and file.stat().st_size > LARGEST_FILE:
-            continue
         try:
             pieces += _pieces_in_file(file)
         except SevError as error:
             if named:
                 complain(f"{file}: left out: {error}")
+        except CvmbootError as error:
+            if named:
+                raise
+            complain(f"left out: {error}")
     return pieces
 
 
