@@ -86,11 +86,13 @@ class _Search:
 
     def _binary(self, data: bytes, where: str) -> bool:
         """Whether these bytes are of a form of their own."""
-        if len(data) == SIZE:
+        if len(data) == SIZE and b"\0" in data:  # text may be as long
             return self._report(data, where)
-        head = data[:_RESPONSE_HEAD]
-        if len(data) >= _RESPONSE_HEAD + SIZE and head == bytes(4) + SIZE.to_bytes(4, "little") + bytes(24):
-            return self._report(data[_RESPONSE_HEAD : _RESPONSE_HEAD + SIZE], _joined(where, "MSG_REPORT_RSP"))
+        head, end = data[:_RESPONSE_HEAD], _RESPONSE_HEAD + SIZE
+        if len(data) >= end and head == bytes(4) + SIZE.to_bytes(4, "little") + bytes(24):
+            if data[end : end + 4] in _TABLE_STARTS:
+                self._table(data[end:], where)
+            return self._report(data[_RESPONSE_HEAD:end], _joined(where, "MSG_REPORT_RSP"))
         if _RESPONSE_HEAD <= len(data) <= _LARGEST_ANSWER and _is_refusal(data):
             status = int.from_bytes(data[:4], "little")
             self.finds.problems.append(f"MSG_REPORT_RSP with status {status:#x}: the firmware gave no report")

@@ -157,6 +157,17 @@ def test_certificates_of_others_are_left_out_and_said(turin: Platform) -> None:
         )
 
 
+def test_text_may_be_as_long_as_a_report(turin: Platform) -> None:
+    raw = _raw(turin)
+    chain = pem("CERTIFICATE", turin.leaf("vcek").der)
+    assert len(chain) > SIZE
+    for text in (b"x" * SIZE, json.dumps({"a": "b" * (SIZE - 9)}).encode(), b"11" * (SIZE // 2)):
+        assert len(text) == SIZE
+        with pytest.raises(MalformedReport, match=r"no report|text of"):
+            read_evidence(text)
+    assert read_evidence(forms.RESPONSE + raw + turin.certificate_table()).certificates[0].kind == "VCEK"
+
+
 def test_two_reports_are_no_choice_of_ours(turin: Platform) -> None:
     one, two = _raw(turin), _raw(turin, guest_svn=8)
     for data in (
