@@ -103,10 +103,7 @@ def complete(
 
 def explain_missing(verdict: "Verdict", found: "Collateral") -> None:
     """Say in a verdict why a certificate is missing, and what to do next."""
-    for check in verdict.failed:
-        if found.problem and check.name in ("leaf", "signature", "chain"):
-            check.reason = f"{check.reason}; {found.problem}"
-            return
+    verdict.explain_missing(found.problem)
 
 
 def fetch(

@@ -70,7 +70,8 @@ def _attest() -> int:
 
 
 def _verify(raw: bytes, nonce: bytes, folder: Path) -> int:
-    from cvmboot.attest import platform_certificates, print_verdict
+    from cvmboot.attest import platform_certificates
+    from cvmboot.attest_verdict import print_verdict
     from sev.appraisal import appraise
     from sev.evidence import Evidence
     from sev.report import Report

@@ -2,14 +2,22 @@
 
 AMD 56860 (ATTESTATION_REPORT, "Verification"), AMD 57230. Trusted are AMD's ARKs, by the fingerprints in sev.certificates, and
 those that the caller names. Certificates are never trusted because they were handed over.
+
+    verdict = verify(raw, certificates)                 # one report
+    verifier = Verifier(certificates, crls=crls)        # many: a leaf's chain is followed once
+    verdicts = [verifier.verify(raw) for raw in reports]
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sev.certificates import ARK, ASK, ASVK, VCEK, VLEK, Certificate
+from sev.certificates import VCEK, VLEK, Certificate, Signed
+from sev.chain import EMULATED_REPORT, NAME_IT, Standing
 from sev.emulated import is_emulated_chip
 from sev.errors import MalformedReport
+from sev.leaves import Leaves
 from sev.report import (
     ECDSA_P384_SHA384,
     LAST_KNOWN_VERSION,
@@ -21,11 +29,11 @@ from sev.report import (
 )
 from sev.revocation import Crl
 from sev.tcb import KDS_NAMES, Tcb
-from sev.verdict import MALFORMED, MISSING, REVOKED, UNTRUSTED, Verdict
+from sev.verdict import MALFORMED, MISSING, Verdict
 
 _COMPONENT = 72
-_EMULATED_REPORT = "this is an emulated platform's report"
-_NAME_IT = "it verifies only with its platform named (--platform)"
+MOST_STANDINGS = 4096
+MOST_SIGNATURES = 16384
 
 
 def verify(
@@ -41,29 +49,112 @@ def verify(
     `roots` are ARKs to be trusted besides AMD's own, an emulated platform's for instance. Never raises for bad evidence: the
     verdict says what is wrong with it.
     """
-    verdict = Verdict()
-    moment = at or datetime.now(UTC)
-    try:
-        report = Report.decode(raw)
-    except MalformedReport as error:
-        verdict.add("format", False, reason=str(error), status=MALFORMED)
+    return Verifier(certificates, roots=roots, crls=crls, at=at).verify(raw)
+
+
+class Verifier:
+    """Verifies many reports under the same certificates, trusted roots, CRLs and time; the arguments are those of verify().
+
+    What was found out about a leaf (its chain, validity, revocation) is kept, under its digest and those of all that came
+    with the report, and for no longer than the time of verification changes nothing in it. Each report is decoded, its
+    signature verified, and held against its leaf, always. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        certificates: Iterable[Certificate] = (),
+        *,
+        roots: Sequence[Certificate] = (),
+        crls: Iterable[Crl] = (),
+        at: datetime | None = None,
+    ) -> None:
+        self._at = None if at is None else _utc(at)
+        self._known = (*certificates, *roots)
+        self._named = frozenset(root.sha256 for root in roots)
+        self._crls = tuple(crls)
+        self._leaves = Leaves(self._known)
+        self._standings: OrderedDict[tuple[str, ...], Standing] = OrderedDict()
+        self._problems: OrderedDict[tuple[str, str], str | None] = OrderedDict()
+
+    def verify(self, raw: bytes, certificates: Sequence[Certificate] = (), crls: Sequence[Crl] = ()) -> Verdict:
+        """Check 1184 bytes of report; `certificates` and `crls` came with this one, and are looked at before the others.
+
+        Never raises for bad evidence: the verdict says what is wrong with it.
+        """
+        verdict = Verdict()
+        try:
+            report = Report.decode(raw)
+        except MalformedReport as error:
+            verdict.add("format", False, reason=str(error), status=MALFORMED)
+            return verdict
+        verdict.report = report
+        if not _check_format(verdict, report):
+            if verdict.failed[0].status != MALFORMED:
+                _skip_the_rest(verdict, "nothing signed this report")
+            return verdict
+        leaves = Leaves(certificates, self._leaves) if certificates else self._leaves
+        leaf, signed = _leaf(verdict, report, raw, leaves)
+        if leaf is None:
+            _skip_the_rest(verdict, f"there is no {report.signer} to check it with")
+            return verdict
+        verdict.signer, verdict.line, verdict.csp_id = leaf.kind, leaf.line.name, leaf.csp_id
+        standing = self._standing(leaf, certificates, crls)
+        verdict.emulated, verdict.root, verdict.stale_days = standing.emulated, standing.root, standing.stale_days
+        _check_signature(verdict, report, leaf, signed)
+        verdict.extend(standing.chain)
+        _check_line(verdict, report, leaf)
+        _check_hwid(verdict, report, leaf)
+        _check_tcb(verdict, report, leaf)
+        verdict.extend(standing.dates)
         return verdict
-    if not _check_format(verdict, report):
-        return verdict
-    known = [*certificates, *roots]
-    leaf = _leaf(verdict, report, raw, known)
-    if leaf is None:
-        return verdict
-    verdict.signer, verdict.line = leaf.kind, leaf.line.name
-    verdict.emulated = leaf.emulated
-    _check_signature(verdict, report, raw, leaf)
-    chain = _check_chain(verdict, leaf, known, {root.sha256 for root in roots})
-    _check_line(verdict, report, leaf)
-    _check_hwid(verdict, report, leaf)
-    _check_tcb(verdict, report, leaf)
-    _check_validity(verdict, [leaf, *chain], moment)
-    _check_crl(verdict, chain, list(crls), moment)
-    return verdict
+
+    def leaves_for(self, report: Report) -> list[Certificate]:
+        """The leaves at hand for the chip and TCB that a report names."""
+        kind = VLEK if report.signing_key == SIGNER_VLEK else VCEK
+        return list(self._leaves.fitting(kind, report))
+
+    def _standing(self, leaf: Certificate, certificates: Sequence[Certificate], crls: Sequence[Crl]) -> Standing:
+        """What the leaf is worth now: kept, or found out."""
+        moment = self._at or datetime.now(UTC)
+        key = (leaf.sha256, *(c.sha256 for c in certificates), "", *(crl.sha256 for crl in crls))
+        standing = self._standings.get(key)
+        if standing is None or not standing.lasts(moment):
+            known = (*certificates, *self._known)
+            standing = Standing(leaf, known, self._named, (*crls, *self._crls), moment, self._problem)
+            _keep(self._standings, key, standing, MOST_STANDINGS)
+        return standing
+
+    def _problem(self, signed: Signed, issuer: Certificate) -> str | None:
+        """Why `issuer` did not sign something; the same two need only one RSA verification, whatever leaf they are for."""
+        key = signed.sha256, issuer.sha256
+        if key in self._problems:
+            return self._problems[key]
+        problem = signed.signature_problem(issuer)
+        _keep(self._problems, key, problem, MOST_SIGNATURES)
+        return problem
+
+
+_NEEDS_A_LEAF = (
+    *(("signature", "SIGNATURE"), ("chain", "ARK"), ("product", "CPUID_FAM_ID"), ("hwid", "CHIP_ID")),
+    *(("tcb", "REPORTED_TCB"), ("validity", "validity"), ("revocation", "CRL")),
+)
+
+
+def _skip_the_rest(verdict: Verdict, reason: str) -> None:
+    """Note the checks that cannot be made without a leaf."""
+    for name, field in _NEEDS_A_LEAF:
+        verdict.skip(name, reason, field)
+
+
+def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Keep a value, and drop the oldest if there are too many."""
+    kept[key] = value
+    if len(kept) > most:
+        kept.popitem(last=False)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _check_format(verdict: Verdict, report: Report) -> bool:
@@ -102,16 +193,14 @@ def _check_format(verdict: Verdict, report: Report) -> bool:
     )
 
 
-def _signature(raw: bytes) -> tuple[int, int, bytes]:
+def _signature(report: Report) -> tuple[int, int, bytes]:
     """r, s and what follows them in SIGNATURE."""
-    r, s = SIGNED_SIZE, SIGNED_SIZE + _COMPONENT
-    end = s + _COMPONENT
-    return int.from_bytes(raw[r:s], "little"), int.from_bytes(raw[s:end], "little"), raw[end:]
-
-
-def _is_signed_by(raw: bytes, leaf: Certificate) -> bool:
-    r, s, rest = _signature(raw)
-    return not any(rest) and leaf.verifies(r, s, raw[:SIGNED_SIZE])
+    signature, end = report.signature, 2 * _COMPONENT
+    return (
+        int.from_bytes(signature[:_COMPONENT], "little"),
+        int.from_bytes(signature[_COMPONENT:end], "little"),
+        signature[end:],
+    )
 
 
 def _matches(report: Report, leaf: Certificate) -> tuple[bool, bool]:
@@ -120,102 +209,52 @@ def _matches(report: Report, leaf: Certificate) -> tuple[bool, bool]:
     return same_chip, leaf.spl == Tcb(report.reported_tcb, leaf.line).spl
 
 
-def _leaf(verdict: Verdict, report: Report, raw: bytes, known: list[Certificate]) -> Certificate | None:
-    """The leaf that the report names: the one that signed it, or else the one that comes closest."""
+def _leaf(verdict: Verdict, report: Report, raw: bytes, leaves: Leaves) -> tuple[Certificate | None, bool]:
+    """The leaf that the report names, and whether it signed: the one that did, or else the one that comes closest."""
     kind = VLEK if report.signing_key == SIGNER_VLEK else VCEK
-    leaves = [certificate for certificate in known if certificate.kind == kind]
-    if leaves:
-        verdict.add("leaf", True, field="certificate", wanted=kind, seen=f"{len(leaves)} of that kind")
-        signed = next((leaf for leaf in leaves if _is_signed_by(raw, leaf)), None)
-        return signed or max(leaves, key=lambda leaf: sum(_matches(report, leaf)))
-    other = sorted({c.kind for c in known if c.kind in (VCEK, VLEK)})
+    count = leaves.count(kind)
+    if count:
+        verdict.add("leaf", True, field="certificate", wanted=kind, seen=f"{count} of that kind")
+        r, s, rest = _signature(report)
+        closest = None
+        for leaf in leaves.candidates(kind, report):
+            closest = closest or leaf
+            if not any(rest) and leaf.verifies(r, s, raw[:SIGNED_SIZE]):
+                return leaf, True
+        return closest, False
+    other = leaves.other(kind)
     reason = f"the report is signed by a {kind}, and no {kind} certificate is at hand"
     if other:
-        reason += f", only a {other[0]}"
+        reason += f", only a {other}"
     if is_emulated_chip(report.chip_id):
         verdict.emulated = True
-        reason = f"{_EMULATED_REPORT}; {_NAME_IT}"
+        reason = f"{EMULATED_REPORT}; {NAME_IT}"
     verdict.add("leaf", False, field="certificate", wanted=kind, seen="none", reason=reason, status=MISSING)
-    return None
+    return None, False
 
 
-def _check_signature(verdict: Verdict, report: Report, raw: bytes, leaf: Certificate) -> None:
-    r, s, rest = _signature(raw)
-    same_chip, same_tcb = _matches(report, leaf)
-    if not r and not s:
-        reason = "SIGNATURE is zero: nobody signed this report"
-    elif any(rest):
-        reason = "SIGNATURE has bytes set behind r and s"
-    elif not same_chip:
-        reason = f"the {leaf.kind} is of another chip: HWID {leaf.hwid.hex()[:16]}, CHIP_ID {report.chip_id.hex()[:16]}"
-    elif not same_tcb:
-        levels = " ".join(f"{KDS_NAMES[name]}={level}" for name, level in leaf.spl.items())
-        reason = f"the {leaf.kind} is of another TCB: {levels}; reported is {Tcb(report.reported_tcb, leaf.line)}"
-    else:
-        reason = f"the {leaf.kind} did not sign this report, or the report was changed"
+def _check_signature(verdict: Verdict, report: Report, leaf: Certificate, signed: bool) -> None:
+    reason, seen = "", "valid"
+    if not signed:
+        r, s, rest = _signature(report)
+        same_chip, same_tcb = _matches(report, leaf)
+        seen = "" if r or s else "zeros"
+        if not r and not s:
+            reason = "SIGNATURE is zero: nobody signed this report"
+        elif any(rest):
+            reason = "SIGNATURE has bytes set behind r and s"
+        elif not same_chip:
+            reason = (
+                f"the {leaf.kind} is of another chip: HWID {leaf.hwid.hex()[:16]}, CHIP_ID {report.chip_id.hex()[:16]}"
+            )
+        elif not same_tcb:
+            levels = " ".join(f"{KDS_NAMES[name]}={level}" for name, level in leaf.spl.items())
+            reason = f"the {leaf.kind} is of another TCB: {levels}; reported is {Tcb(report.reported_tcb, leaf.line)}"
+        else:
+            reason = f"the {leaf.kind} did not sign this report, or the report was changed"
     verdict.add(
-        "signature",
-        _is_signed_by(raw, leaf),
-        field="SIGNATURE",
-        wanted=f"ECDSA P-384 by the {leaf.kind}",
-        seen="" if r or s else "zeros",
-        reason=reason,
+        "signature", signed, field="SIGNATURE", wanted=f"ECDSA P-384 by the {leaf.kind}", seen=seen, reason=reason
     )
-
-
-def _check_chain(verdict: Verdict, leaf: Certificate, known: list[Certificate], named: set[str]) -> list[Certificate]:
-    """Follow leaf, ASK or ASVK, ARK; gives the CAs found, in that order."""
-    kind = ASVK if leaf.kind == VLEK else ASK
-    chain: list[Certificate] = []
-    subject = leaf
-    for wanted in (kind, ARK):
-        candidates = [certificate for certificate in known if certificate.kind == wanted]
-        same_name = [certificate for certificate in candidates if certificate.subject == subject.issuer]
-        # A root that is trusted comes before one of the same name that only came along.
-        same_name.sort(key=lambda certificate: not (certificate.amd_root or certificate.sha256 in named))
-        problems = {certificate: subject.signature_problem(certificate) for certificate in same_name}
-        issuer = next((certificate for certificate in same_name if problems[certificate] is None), None)
-        if issuer is None:
-            _chain_broken(verdict, subject, wanted, candidates, next(iter(problems.values()), None))
-            return chain
-        if not issuer.ca or not issuer.key_cert_sign:
-            reason = f"the {wanted} is no certificate authority (basic constraints, key usage)"
-            verdict.add("chain", False, field="certificate", wanted=wanted, seen=issuer.subject_cn, reason=reason)
-            return chain
-        chain.append(issuer)
-        subject = issuer
-    root = chain[-1]
-    problem = root.signature_problem(root)
-    trusted = root.amd_root or root.sha256 in named
-    verdict.emulated = root.emulated
-    if problem:
-        reason = f"the ARK is not signed by itself: {problem}"
-    elif root.emulated:
-        reason = f"{_EMULATED_REPORT}; {_NAME_IT}" + (", and another one is named" if named else "")
-    else:
-        reason = f"{root.subject_cn} with SHA-256 {root.sha256} is not AMD's"
-    verdict.add(
-        "chain",
-        trusted and problem is None,
-        field="ARK",
-        wanted="one of AMD's, or one that is named",
-        seen=f"{'EMULATED ' if root.emulated else ''}{root.subject_cn} {root.sha256[:16]}",
-        reason=reason,
-    )
-    return chain
-
-
-def _chain_broken(
-    verdict: Verdict, subject: Certificate, wanted: str, candidates: list[Certificate], problem: str | None
-) -> None:
-    if problem:
-        status, reason = UNTRUSTED, f"the {subject.kind} does not chain to this {wanted}: {problem}"
-    elif subject.emulated:
-        status, reason = UNTRUSTED, f"{_EMULATED_REPORT}; {_NAME_IT}"
-    else:
-        found = ", ".join(sorted({certificate.subject_cn for certificate in candidates})) or "none"
-        status, reason = MISSING, f"no certificate of {subject.issuer_cn} at hand to check the {subject.kind} ({found})"
-    verdict.add("chain", False, field="certificate", wanted=subject.issuer_cn, seen="", reason=reason, status=status)
 
 
 def _check_line(verdict: Verdict, report: Report, leaf: Certificate) -> None:
@@ -253,14 +292,17 @@ def _check_hwid(verdict: Verdict, report: Report, leaf: Certificate) -> None:
 
 def _check_tcb(verdict: Verdict, report: Report, leaf: Certificate) -> None:
     reported = Tcb(report.reported_tcb, leaf.line)
+    levels = reported.spl
     for name, level in leaf.spl.items():
+        spl, seen = KDS_NAMES[name], levels[name]
+        good = seen == level
         verdict.add(
-            f"tcb {KDS_NAMES[name]}",
-            reported.spl[name] == level,
+            f"tcb {spl}",
+            good,
             field="REPORTED_TCB",
             wanted=str(level),
-            seen=str(reported.spl[name]),
-            reason=f"{KDS_NAMES[name]} of REPORTED_TCB is {reported.spl[name]}, the {leaf.kind} is for {level}",
+            seen=str(seen),
+            reason="" if good else f"{spl} of REPORTED_TCB is {seen}, the {leaf.kind} is for {level}",
         )
     verdict.add(
         "tcb reserved",
@@ -268,53 +310,4 @@ def _check_tcb(verdict: Verdict, report: Report, leaf: Certificate) -> None:
         field="REPORTED_TCB",
         wanted="zeros in reserved bytes",
         seen=report.reported_tcb.hex(),
-    )
-
-
-def _check_validity(verdict: Verdict, certificates: list[Certificate], moment: datetime) -> None:
-    for certificate in certificates:
-        begin, end = certificate.not_before, certificate.not_after
-        state = "expired" if moment > end else "is not valid yet"
-        verdict.add(
-            f"validity of the {certificate.kind}",
-            begin <= moment <= end,
-            field="validity",
-            wanted=f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}",
-            seen=f"{moment:%Y-%m-%d}",
-            reason=f"the {certificate.kind} {state} on {moment:%Y-%m-%d}: valid {begin:%Y-%m-%d} to {end:%Y-%m-%d}",
-            status=MISSING,
-        )
-
-
-def _check_crl(verdict: Verdict, chain: list[Certificate], crls: list[Crl], moment: datetime) -> None:
-    if len(chain) < 2:
-        verdict.skip("revocation", "without a chain there is nothing to look up", "CRL")
-        return
-    issuer, root = chain
-    lists = [crl for crl in crls if crl.covers(issuer)]
-    if not lists:
-        verdict.skip("revocation", f"no CRL of {root.subject_cn} at hand", "CRL")
-        return
-    problem = None if root.crl_sign else "the ARK may not sign CRLs"
-    signed = []
-    for crl in lists:
-        fault = crl.signature_problem(root)
-        problem = problem or fault
-        signed += [] if fault else [crl]
-    if not signed or not root.crl_sign:
-        verdict.add("revocation", False, field="CRL", wanted=f"by {root.subject_cn}", seen="", reason=f"CRL: {problem}")
-        return
-    latest = max(signed, key=lambda crl: crl.this_update)
-    revoked = [certificate for certificate in chain if certificate.serial in latest.revoked]
-    if not revoked and latest.next_update is not None and moment > latest.next_update:
-        verdict.skip("revocation", f"the CRL is stale: next update {latest.next_update:%Y-%m-%d}", "CRL")
-        return
-    verdict.add(
-        "revocation",
-        not revoked,
-        field="CRL",
-        wanted="not listed",
-        seen=", ".join(f"{certificate.kind} {certificate.serial:#x}" for certificate in revoked),
-        reason=", ".join(f"the {c.kind} with serial {c.serial:#x} is revoked" for c in revoked),
-        status=REVOKED,
     )

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sev.certificates import ARK, ASK, ASVK, Certificate, split_certificates
+from sev.certificate_files import split_certificates
+from sev.certificates import ARK, ASK, ASVK, Certificate
 from sev.kds import KdsServer, KeyService
 from sev.platform import Platform
 from sev.revocation import Crl
