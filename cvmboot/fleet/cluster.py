@@ -165,7 +165,8 @@ class ClusterCrew:
         try:
             return record | {"kind": "loaded", "data": load(record, self._folder, self._shelves)}
         except BadRecord as error:
-            return record | {"kind": BAD, "data": str(error), "status": error.status}
+            named = {} if error.named is None else {"id": error.named}
+            return record | {"kind": BAD, "data": str(error), "status": error.status} | named
 
     def _take(self, key: str, results: list[tuple[Chunk, Reply | None]]) -> None:
         chunk, future = self._chunks[key]

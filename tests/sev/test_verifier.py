@@ -1,4 +1,4 @@
-"""A verifier that remembers: the same verdicts as without, one signature per report, and nothing carried over that should not be."""
+"""A verifier that remembers: the same verdicts as without, one signature for each report, and nothing carried over."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -151,8 +151,22 @@ def test_time_goes_on_for_a_verifier_without_a_time(milan: Platform, monkeypatch
     end = crl.next_update
     assert end is not None
     second = timedelta(seconds=1)
-    moments = [leaf.not_before - second, leaf.not_before, begin, end - second, end, end + second, end + timedelta(hours=13)]
-    moments += [end + timedelta(days=1), end + timedelta(days=1) + second, leaf.not_after, leaf.not_after + second, begin]
+    moments = [
+        leaf.not_before - second,
+        leaf.not_before,
+        begin,
+        end - second,
+        end,
+        end + second,
+        end + timedelta(hours=13),
+    ]
+    moments += [
+        end + timedelta(days=1),
+        end + timedelta(days=1) + second,
+        leaf.not_after,
+        leaf.not_after + second,
+        begin,
+    ]
 
     class Clock(datetime):
         moment = begin
