@@ -32,7 +32,7 @@ from sev.report import SIZE, Report
 from sev.revocation import Crl
 from sev.tcb import Tcb
 from sev.verdict import MALFORMED, POLICY, Verdict
-from sev.verify import Verifier
+from sev.verifier import Verifier
 
 MOST_KEPT = 4096
 MOST_NOTES = 20

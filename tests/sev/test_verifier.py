@@ -16,7 +16,7 @@ from sev.report import SIZE
 from sev.revocation import Crl
 from sev.tcb import Tcb
 from sev.verdict import MISSING, REVOKED, UNTRUSTED
-from sev.verify import Verifier, verify
+from sev.verifier import Verifier, verify
 
 # A byte of each field that a check looks at, and of r and s.
 PLACES = (0x00, 0x08, 0x30, 0x34, 0x38, 0x48, 0x50, 0x90, 0x180, 0x182, 0x188, 0x1A0, 0x1E0, 0x2A0, 0x2E8, 0x330, 0x49F)
@@ -175,7 +175,7 @@ def test_time_goes_on_for_a_verifier_without_a_time(milan: Platform, monkeypatch
         def now(cls, tz: Any = None) -> Any:
             return cls.moment
 
-    monkeypatch.setattr("sev.verify.datetime", Clock)
+    monkeypatch.setattr("sev.verifier.datetime", Clock)
     seen = []
     for moment in moments:
         Clock.moment = moment
