@@ -170,7 +170,7 @@ def verify(
     from sev.attestation_policy import CRL_REQUIRED
     from sev.binding import check_evidence, refusal
     from sev.evidence import Evidence
-    from sev.verify import verify as verify_report
+    from sev.verifier import verify as verify_report
 
     moment = _moment(at)
     values = policy_values(

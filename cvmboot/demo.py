@@ -75,7 +75,7 @@ def _verify(raw: bytes, nonce: bytes, folder: Path) -> int:
     from sev.appraisal import appraise
     from sev.evidence import Evidence
     from sev.report import Report
-    from sev.verify import verify
+    from sev.verifier import verify
 
     _show(
         "\nWhoever sent the nonce verifies it; making the emulated chip's certificates takes seconds the first time:\n\n"

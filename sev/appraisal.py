@@ -15,7 +15,7 @@ _NAMES = {"id_key_digest": "id key", "author_key_digest": "author key"}
 
 
 def appraise(verdict: Verdict, report: Report, policy: Policy | None = None) -> None:
-    """Add a policy's checks to a verdict of sev.verify.verify; without one, those of the default policy."""
+    """Add a policy's checks to a verdict of sev.verify; without one, those of the default policy."""
     policy = policy or Policy()
     _judge_revocation(verdict, policy)
     _check_guest_policy(verdict, report, policy)

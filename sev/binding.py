@@ -13,7 +13,7 @@ _NAME, _FIELD = "runtime data", "REPORT_DATA"
 
 
 def check_evidence(verdict: Verdict, evidence: Evidence) -> None:
-    """Note in a verdict of sev.verify what the evidence was, and add the check of the runtime data in it."""
+    """Note in a verdict of sev.verifier what the evidence was, and add the check of the runtime data in it."""
     verdict.form, verdict.left_out = evidence.form, evidence.notes
     if evidence.notes:
         for check in verdict.failed:

@@ -1,7 +1,7 @@
 """What a leaf is worth: its chain to a trusted ARK, the validity of its certificates, revocation. No report is looked at.
 
 AMD 57230 (certificate chain and CRL), RFC 5280. Trusted are AMD's ARKs, by the fingerprints in sev.certificates, and those that
-are named. All this costs RSA verifications, and is the same for every report that the leaf signed: sev.verify keeps it.
+are named. All this costs RSA verifications, and is the same for every report that the leaf signed: sev.verifier keeps it.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -69,8 +69,8 @@ class ClusterCrew:
             from distributed import Client
         except ImportError:
             raise CvmbootError("--cluster needs Dask: pip install 'cvmboot[cluster]'") from None
-        # What distributed would say in many lines, we say in one.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        # What distributed, tornado and asyncio would say in many lines, we say in one. This is a program of its own.
+        logging.disable(logging.CRITICAL)
         self._address = address
         self._folder = folder
         self._shelves = Shelves(BESIDE)
@@ -165,7 +165,8 @@ class ClusterCrew:
         try:
             return record | {"kind": "loaded", "data": load(record, self._folder, self._shelves)}
         except BadRecord as error:
-            return record | {"kind": BAD, "data": str(error), "status": error.status}
+            named = {} if error.named is None else {"id": error.named}
+            return record | {"kind": BAD, "data": str(error), "status": error.status} | named
 
     def _take(self, key: str, results: list[tuple[Chunk, Reply | None]]) -> None:
         chunk, future = self._chunks[key]

@@ -167,7 +167,7 @@ def verify_batch(
                 crew.close()
         finally:
             journal.close(complete)
-            if batch is not None:
+            if batch is not None and batch.finished:
                 _sum_up(batch, time.monotonic() - began, complete, options)
     if not batch.finished:
         complain(f"{path}: no records in it")

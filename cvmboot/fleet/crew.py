@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ PATIENCE = 180.0
 """Seconds for a chunk; a process that takes longer is ended, and its records are tried again."""
 MOST_FALSE_STARTS = 3
 Record = dict[str, Any]
+Life = Callable[[Connection, Settings], None]
 
 
 class Chunk:
@@ -63,10 +65,10 @@ class Crew(Protocol):
 class _Member:
     """One process, the chunks that it has, and since when it works on the first."""
 
-    def __init__(self, context: Any, settings: Settings) -> None:
+    def __init__(self, context: Any, life: Life, settings: Settings) -> None:
         ours, theirs = context.Pipe()
         self.connection: Connection = ours
-        self.process: BaseProcess = context.Process(target=serve, args=(theirs, settings), daemon=True)
+        self.process: BaseProcess = context.Process(target=life, args=(theirs, settings), daemon=True)
         self.chunks: deque[Chunk] = deque()
         self.since = time.monotonic()
         self.ready = False
@@ -80,17 +82,18 @@ class _Member:
 
 
 class LocalCrew:
-    """`jobs` processes."""
+    """`jobs` processes, each of which lives a `life` with its end of a pipe."""
 
     largest = 64
 
-    def __init__(self, jobs: int, settings: Settings) -> None:
+    def __init__(self, jobs: int, settings: Settings, life: Life = serve) -> None:
+        self._life = life
         self._context = multiprocessing.get_context("spawn")
         self._settings = settings
         self._false_starts = 0
         self._waiting: deque[Chunk] = deque()
         self._woken, self._wake = os.pipe()
-        self._members = [_Member(self._context, settings) for _ in range(jobs)]
+        self._members = [_Member(self._context, life, settings) for _ in range(jobs)]
 
     @property
     def has_room(self) -> bool:
@@ -161,7 +164,7 @@ class LocalCrew:
             if self._false_starts >= MOST_FALSE_STARTS:
                 code = member.process.exitcode
                 raise CvmbootError(f"processes end before they begin (exit status {code}); is there enough memory?")
-        self._members[self._members.index(member)] = _Member(self._context, self._settings)
+        self._members[self._members.index(member)] = _Member(self._context, self._life, self._settings)
 
     def _deal(self) -> None:
         """Give chunks to the processes that have the fewest."""

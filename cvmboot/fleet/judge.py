@@ -31,8 +31,8 @@ from sev.product import Line, line_named
 from sev.report import SIZE, Report
 from sev.revocation import Crl
 from sev.tcb import Tcb
-from sev.verdict import POLICY, Verdict
-from sev.verify import Verifier
+from sev.verdict import MALFORMED, POLICY, Verdict
+from sev.verifier import Verifier
 
 MOST_KEPT = 4096
 MOST_NOTES = 20
@@ -96,13 +96,15 @@ class Judge:
             status = verdict.status
             line = self._line(record, loaded, verdict, status)
         except BadRecord as error:
-            line, status = failure_line(record, error.status, str(error), self._settings, loaded), error.status
+            status = error.status
+            line = failure_line(record, status, str(error), self._settings, loaded, error.named)
         except SevError as error:
-            bad = BadRecord(str(error))
-            line, status = failure_line(record, bad.status, str(bad), self._settings, loaded), bad.status
+            status = MALFORMED
+            line = failure_line(record, status, str(error), self._settings, loaded)
         except Exception as error:  # a fault of ours must not end the records behind this one
+            status = OUR_ERROR
             text = f"internal error: {type(error).__name__}: {error}"
-            line, status = failure_line(record, OUR_ERROR, text, self._settings, loaded), OUR_ERROR
+            line = failure_line(record, status, text, self._settings, loaded)
         lines.append(line)
         reply["statuses"].append((record["index"], status))
 
@@ -114,7 +116,7 @@ class Judge:
         if kept is not None:
             verdict = self._verified(evidence, kept)
             if verdict.genuine:
-                return self._appraised(verdict, evidence, loaded)
+                return self._appraised(verdict, loaded)
         brought = Evidence(evidence.report)
         for data in record.get("found", ()):
             _add(brought, data)
@@ -126,7 +128,7 @@ class Judge:
             self._kept[key] = brought
             if len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
-        verdict = self._appraised(verdict, evidence, loaded)
+        verdict = self._appraised(verdict, loaded)
         verdict.explain_missing(record.get("problem", "") or found.problem)
         return verdict
 
@@ -172,8 +174,7 @@ class Judge:
         own = [certificate.der for certificate in evidence.certificates]
         return {"record": again, "report": evidence.report, "own": own, "crls": [crl.der for crl in evidence.crls]}
 
-    def _appraised(self, verdict: Verdict, evidence: Evidence, loaded: Loaded) -> Verdict:
-        check_evidence(verdict, evidence)
+    def _appraised(self, verdict: Verdict, loaded: Loaded) -> Verdict:
         report = verdict.report
         if report is not None and any(check.name == "signature" for check in verdict.checks):
             policy, conflict = self._policy, ""
@@ -217,19 +218,25 @@ def _chip(report: Report | None, line: Line | None) -> str:
 
 
 def failure_line(
-    record: dict[str, Any], status: int, reason: str, settings: Settings, loaded: Loaded | None = None
+    record: dict[str, Any],
+    status: int,
+    reason: str,
+    settings: Settings,
+    loaded: Loaded | None = None,
+    named: str | int | None = None,
 ) -> bytes:
-    """The line of a record that cannot be judged."""
-    nothing = {"emulated": False, "signer": "", "line": "", "chip": "", "tcb": "", "failed": []}
-    return _encoded(
-        _head(record, settings, loaded) | {"status": status, "verified": False, "reason": reason} | nothing, record
-    )
+    """The line of a record that cannot be judged; `named` is its id, if that is known and nothing else."""
+    plain = _head(record, settings, loaded)
+    if named is not None:
+        plain["id"] = named
+    plain |= {"status": status, "verified": False, "reason": reason}
+    return _encoded(plain | {"emulated": False, "signer": "", "line": "", "chip": "", "tcb": "", "failed": []}, record)
 
 
 def _head(record: dict[str, Any], settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
     return {
         "index": record["index"],
-        "id": loaded["id"] if loaded else record["source"],
+        "id": loaded["id"] if loaded else record.get("id", record["source"]),
         "source": record["source"],
         "input": loaded["input"] if loaded else "",
         "options": settings["options"],

@@ -56,7 +56,12 @@ def load(record: dict[str, Any], folder: Path, shelves: "Shelves | None" = None)
         raise BadRecord(f"{_shown(members)}; wanted a JSON object, or a text with the evidence")
     if not {*_EVIDENCE, "path"} & members.keys():
         return _loaded(source, written, [], {}, [written])  # an object of some evidence format
-    return _from_members(members, source, written, folder)
+    named = _id(members.get("id", source))
+    try:
+        return _from_members(members, named, written, folder)
+    except BadRecord as error:
+        error.named = named
+        raise
 
 
 class Shelves:
@@ -89,7 +94,13 @@ class Shelves:
         return name == AUXBLOB or (Path(name).suffix.lower() in self._suffixes and name[0] != ".")
 
 
-def _from_members(members: dict[str, Any], source: str, written: bytes, folder: Path) -> Loaded:
+def _id(named: Any) -> str | int:
+    if isinstance(named, bool) or not isinstance(named, str | int) or len(str(named)) > LONGEST_ID:
+        raise BadRecord(f"id is {_shown(named)}; wanted a text of at most {LONGEST_ID} characters, or a number")
+    return named
+
+
+def _from_members(members: dict[str, Any], named: str | int, written: bytes, folder: Path) -> Loaded:
     for name in members:
         if name not in COLUMNS and not name.startswith("x_"):
             raise BadRecord(
@@ -112,9 +123,6 @@ def _from_members(members: dict[str, Any], source: str, written: bytes, folder: 
         certificates.append(read_file(_path(name, folder)))
         pieces.append(certificates[-1])
     expected = {name: members[name] for name in EXPECTED if name in members}
-    named = members.get("id", source)
-    if isinstance(named, bool) or not isinstance(named, str | int) or len(str(named)) > LONGEST_ID:
-        raise BadRecord(f"id is {_shown(named)}; wanted a text of at most {LONGEST_ID} characters, or a number")
     return _loaded(named, evidence, certificates, expected, pieces)
 
 

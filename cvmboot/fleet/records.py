@@ -27,8 +27,9 @@ BESIDE = CERTIFICATE_SUFFIXES - {".bundle"}
 
 
 class Source:
-    """A batch's records, to be gone through once. `size` is how much there is, `done` how much was read: bytes of a file,
-    files of a folder; 0 where nobody knows. `folder` is what paths in records are relative to."""
+    """A batch's records, to be gone through once; UsageError for a file that is no source. `size` is how much there is, `done`
+    how much was read: bytes of a file, files of a folder; 0 where nobody knows. `folder` is what paths in records are relative
+    to."""
 
     def __init__(self, path: Path, match: str = "") -> None:
         """CvmbootError if there is nothing at `path` ("-" is standard input); `match` is a pattern for names in a folder."""
@@ -39,6 +40,7 @@ class Source:
         self._file: BinaryIO | None = None
         if self.is_folder:
             self.folder = path
+            self._records = self._files()
             return
         if match:
             raise UsageError(f"--match is for a folder, and {path} is none")
@@ -49,22 +51,22 @@ class Source:
         except OSError as error:
             raise CvmbootError(f"{path}: {error.strerror}") from None
         self.folder = Path() if str(path) == "-" else path.parent
+        self._records = self._of_file()
 
     def __iter__(self) -> Iterator[Record]:
-        for index, (source, kind, data) in enumerate(self._all(), 1):
+        for index, (source, kind, data) in enumerate(self._records, 1):
             yield {"index": index, "source": source, "kind": kind, "data": data}
 
-    def _all(self) -> Iterator[tuple[str, str, Any]]:
-        if self._file is None:
-            return self._files()
+    def _of_file(self) -> Iterator[tuple[str, str, Any]]:
+        """The records of a file, of which the first line is read. UsageError if it is of no kind, or a table without evidence."""
         lines = self._lines()
         first = next((line for line in lines if line[1] is None or line[1].strip()), None)
         if first is None:
             return iter(())
-        table = _delimiter(self._path, first[1])
-        if not table:
+        delimiter = _delimiter(self._path, first[1])
+        if not delimiter:
             return self._json([first], lines)
-        return self._rows(first[1] or b"", lines, table)
+        return self._rows(_columns(self._path, first[1] or b"", delimiter), lines, delimiter)
 
     def _files(self) -> Iterator[tuple[str, str, Any]]:
         """Each file of the folder and of those in it, by name; not what is hidden, nor certificates, nor linked folders."""
@@ -123,9 +125,8 @@ class Source:
                     yield f"line {number}", JSON, line
 
     def _rows(
-        self, header: bytes, lines: Iterator[tuple[int, bytes | None]], delimiter: str
+        self, columns: list[str], lines: Iterator[tuple[int, bytes | None]], delimiter: str
     ) -> Iterator[tuple[str, str, Any]]:
-        columns = _columns(self._path, header, delimiter)
         waiting: list[tuple[int, bytes | None]] = []
         while True:
             if waiting:

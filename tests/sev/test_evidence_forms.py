@@ -17,7 +17,7 @@ from sev.evidence.fields import assemble
 from sev.kds import pem
 from sev.platform import Platform
 from sev.report import SIZE, Report
-from sev.verify import verify
+from sev.verifier import verify
 from tests.sev import evidence_forms as forms
 
 

@@ -19,7 +19,7 @@ from sev.policy_file import SCHEMA, commented_policy, read_values
 from sev.report import Report
 from sev.tcb import Tcb
 from sev.verdict import FAILED, NOT_ASKED, PASSED, POLICY, SKIPPED, Check, Verdict
-from sev.verify import verify
+from sev.verifier import verify
 
 
 def _judged(platform: Platform, values: dict[str, Any], key: str = VCEK, **fields: Any) -> Verdict:

@@ -39,7 +39,7 @@ from sev.verdict import (
     Check,
     Verdict,
 )
-from sev.verify import Verifier, verify
+from sev.verifier import Verifier, verify
 
 _SCHEMAS = Path(sys.modules["sev"].__path__[0])
 _VERDICT = jsonschema.Draft202012Validator(json.loads((_SCHEMAS / "verdict.schema.json").read_text()))
