@@ -21,7 +21,8 @@ from test_igvm import HEADERS, PAGE, VMSA, id_block_header, igvm, page, platform
 import sev.evidence
 from sev import certificate_table
 from sev.appraisal import appraise
-from sev.certificates import ARK, ASK, VCEK, Certificate, split_certificates
+from sev.certificate_files import split_certificates
+from sev.certificates import ARK, ASK, VCEK, Certificate
 from sev.collateral.bundle import Bundle
 from sev.collateral.kds_client import retry_after
 from sev.collateral.pieces import CACHE, Piece
@@ -46,7 +47,7 @@ from sev.platform.key_request import KeyRequest
 from sev.policy_file import commented_policy, read_policy
 from sev.report import SIGNED_SIZE, SIZE, Report
 from sev.revocation import Crl
-from sev.verify import verify
+from sev.verifier import verify
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
