@@ -25,7 +25,7 @@ IPXES = [
     pytest.param(DEBIANS, "gvnic", {}, "SNP", id="debian-simple-network"),
     # Newer ones take buffers from EFI_PCI_IO_PROTOCOL, so that they work in a confidential guest.
     pytest.param(["ipxe-virtio.efi"], "virtio", {}, "virtio-net", id="virtio", marks=pytest.mark.slow),
-    pytest.param(["ipxe-virtio.efi"], "virtio", SNP, "virtio-net", id="virtio-snp"),
+    pytest.param(["ipxe-virtio.efi"], "virtio", SNP, "virtio-net", id="virtio-snp", marks=pytest.mark.slow),
     pytest.param(["ipxe-gve.efi"], "gvnic", {}, "gve", id="gve", marks=pytest.mark.slow),
     pytest.param(["ipxe-gve.efi"], "gvnic:dqo-rda", SNP, "gve", id="gve-snp"),
 ]
@@ -95,7 +95,12 @@ def web(sample) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "nic"), [("ipxe-debian.efi", "virtio"), ("ipxe-gve.efi", "gvnic"), ("ipxe-debian.efi", "gvnic")]
+    ("name", "nic"),
+    [
+        pytest.param("ipxe-debian.efi", "virtio", marks=pytest.mark.slow),
+        ("ipxe-gve.efi", "gvnic"),
+        pytest.param("ipxe-debian.efi", "gvnic", marks=pytest.mark.slow),
+    ],
 )
 def test_ipxe_boots_from_a_web_server(boot, program, web, name, nic):
     """Through passt, which is the host's TCP."""
