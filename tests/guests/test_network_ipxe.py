@@ -22,7 +22,7 @@ BODY = bytes(range(251)) * 2000
 class Page(http.server.BaseHTTPRequestHandler):
     """Answers every GET with BODY."""
 
-    def do_GET(self) -> None:  # noqa: N802  the library's name
+    def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
