@@ -198,8 +198,8 @@ OPTIONS = (
     Option(
         "--nic",
         "nic",
-        "Network device: virtio (if --net is given), virtio-legacy, gvnic, none; gvnic:dqo-rda,rev1 to choose its queue "
-        "formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
+        "Network device: virtio (if --net is given), virtio:strict, virtio-legacy, gvnic, none; gvnic:dqo-rda,rev1 to choose "
+        "its queue formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
         "NAME",
         network.nic_name,
     ),

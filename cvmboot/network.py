@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from machine.net.backend import Backend
     from machine.net.pcap import Capture
 
-NICS = "virtio, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
+NICS = "virtio, virtio:strict, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
 NETWORKS = "user, user:builtin, user:passt, tap:NAME, socket:ADDRESS or none"
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _LOSS_SEED = 0x6376_6D62
@@ -31,7 +31,7 @@ def network_name(text: str) -> str:
 
 def nic_name(text: str) -> str:
     """A value of --nic. UsageError for what is none."""
-    if text in ("virtio", "virtio-legacy", "none"):
+    if text in ("virtio", "virtio:strict", "virtio-legacy", "none"):
         return text
     from machine.devices.gvnic import variant
 
