@@ -49,11 +49,17 @@ def qemu_processor() -> str:
 
 
 def qemu_command(folder: Path, image: Path, network: list[str]) -> list[str]:
-    """QEMU with OVMF and a virtio network card; `network` are the words behind -netdev."""
+    """QEMU with OVMF and a virtio card of the old kind, as TamaGo wants it; `network` are the words behind -netdev."""
     words = qemu.prepare(folder, image)
     words[words.index("-cpu") + 1] = qemu_processor()
     at = words.index("-net")
-    words[at : at + 2] = ["-nodefaults", "-netdev", *network, "-device", "virtio-net-pci,netdev=n,romfile="]
+    words[at : at + 2] = [
+        "-nodefaults",
+        "-netdev",
+        *network,
+        "-device",
+        "virtio-net-pci,netdev=n,romfile=,disable-modern=true",
+    ]
     return words
 
 
