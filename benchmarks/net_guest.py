@@ -7,14 +7,15 @@ byte: that is the transfer from the guest, timed from there on.
 
 import http.client
 import re
+import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import qemu
-from benchmarks.session import PROMPT, Session
+from benchmarks.session import PROMPT, Session, Silent
 from machine.net import packets
 from machine.net.packets import Arp, Ipv4
 
@@ -114,18 +115,23 @@ class Peer:
             self._cable, _ = self._server.accept()
             self._cable.settimeout(60)
         request = Arp(packets.ARP_REQUEST, PEER_MAC, PEER, bytes(6), GUEST)
-        self._send(packets.BROADCAST_MAC, packets.ETHERTYPE_ARP, request.pack())
-        mac = Arp.parse(
-            self._until(lambda frame: frame[12:14] == b"\x08\x06" and frame[28:32] == GUEST)[14:]
-        ).sender_mac
+
+        def who() -> None:
+            self._send(packets.BROADCAST_MAC, packets.ETHERTYPE_ARP, request.pack())
+
+        answer = self._until(lambda frame: frame[12:14] == b"\x08\x06" and frame[28:32] == GUEST, who)
+        mac = Arp.parse(answer[14:]).sender_mac
         found = []
         for number in range(count + 1):
             time.sleep(0.05)
             echo = b"\x08\0\0\0cv" + number.to_bytes(2, "big") + bytes(56)
             echo = echo[:2] + packets.checksum(echo).to_bytes(2, "big") + echo[4:]
+            packet = Ipv4(PEER, GUEST, packets.PROTOCOL_ICMP, echo).pack()
             begin = time.perf_counter()
-            self._send(mac, packets.ETHERTYPE_IPV4, Ipv4(PEER, GUEST, packets.PROTOCOL_ICMP, echo).pack())
-            self._until(lambda frame, tail=echo[4:]: frame.endswith(tail))  # type: ignore[misc]
+            self._until(
+                lambda frame, tail=echo[4:]: frame.endswith(tail),  # type: ignore[misc]
+                lambda packet=packet: self._send(mac, packets.ETHERTYPE_IPV4, packet),  # type: ignore[misc]
+            )
             found.append((time.perf_counter() - begin) * 1000)
         return found[1:]
 
@@ -134,10 +140,15 @@ class Peer:
         frame = packets.ethernet(mac, PEER_MAC, kind, payload)
         self._cable.sendall(len(frame).to_bytes(4, "big") + frame)
 
-    def _until(self, wanted: "object") -> bytes:
-        """The next frame that is wanted; questions for our address are answered meanwhile."""
-        assert self._cable is not None and callable(wanted)
-        while True:
+    def _until(self, wanted: Callable[[bytes], bool], ask: Callable[[], None]) -> bytes:
+        """The next frame that is wanted, asked for once a second; questions for our address are answered meanwhile."""
+        assert self._cable is not None
+        begin = time.monotonic()
+        ask()
+        while time.monotonic() < begin + 60:
+            if not select.select([self._cable], [], [], 1)[0]:
+                ask()
+                continue
             size = int.from_bytes(self._cable.recv(4, socket.MSG_WAITALL), "big")
             frame = self._cable.recv(size, socket.MSG_WAITALL)
             if frame[12:14] == b"\x08\x06":
@@ -147,6 +158,7 @@ class Peer:
                     self._send(arp.sender_mac, packets.ETHERTYPE_ARP, reply.pack())
             if wanted(frame):
                 return frame
+        raise Silent("the guest answers neither ARP nor pings")
 
     def close(self) -> None:
         """Hang up."""
