@@ -170,6 +170,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         options.nic
         or options.net
         or options.forward
+        or options.expose
         or options.pcap
         or options.mac
         or options.net_loss

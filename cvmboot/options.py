@@ -28,6 +28,7 @@ class RunOptions:
         self.nic: str | None = None
         self.net: Any = None
         self.forward: list[tuple[int, int]] = []
+        self.expose: list[int] = []
         self.pcap: Path | None = None
         self.mac: bytes | str | None = None
         self.net_loss: float = 0.0

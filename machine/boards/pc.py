@@ -67,7 +67,8 @@ class PcBoard(Board):
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
         """Plug a network device in at 00:03.0; enabled, as firmware leaves it.
 
-        `kind` is "virtio", "virtio-legacy" or what `machine.devices.gvnic.variant` takes. MachineError for others.
+        `kind` is "virtio", "virtio:strict", "virtio-legacy" or what `machine.devices.gvnic.variant` takes; MachineError for
+        others.
         """
         from machine.net.port import NetworkPort
         from machine.pci import resources
@@ -83,7 +84,9 @@ class PcBoard(Board):
     def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
         from machine.devices.virtio.net import VirtioNet
 
-        device = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post)
+        device = VirtioNet(
+            self.computer.dma(kind), port, mac, defer=self.computer.post, strict=kind.endswith(":strict")
+        )
         if kind == "virtio-legacy":
             from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport
         else:

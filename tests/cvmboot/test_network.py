@@ -46,6 +46,11 @@ def free_port() -> int:
         (["--mac", "52:54:00:00:00:01"], b"--nic virtio"),
         (["--net-loss", "5%"], b"--nic virtio"),
         (["--nic", "none", "--net", "user"], b"--nic none"),
+        (["--net", "user", "--expose", "0"], b"--expose 0"),
+        (["--net", "user", "--expose", "8000:80"], b"--expose 8000:80"),
+        (["--net", "none", "--expose", "8000"], b"--net user"),
+        (["--net", "user:passt", "--expose", "8000"], b"built-in"),
+        (["--nic", "none", "--expose", "8000"], b"--nic virtio"),
     ],
 )
 def test_wrong_usage(cvmboot, sample, words, said):
