@@ -104,15 +104,13 @@ def build(
     from images.containers.writers import format_for
     from images.output_file import check_output
 
-    # As Ctrl-C: what was begun is removed on the way out.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(SIGNALED + number))
     if format_name is not None and len(output) > 1:
         raise UsageError("--format is for one -o; let the names of several files say their formats")
     disk_size = None if size is None else size_of("--size", size)
     partition_size = None if esp_size is None else size_of("--esp-size", esp_size)
     added = [_source_and_destination(word) for word in add or ()]
     kernel = _kernel(linux, initrd or [], cmdline, entry)
-    with _reporting():
+    with _reporting(), _ending_on_sigterm():
         kinds = [format_for(path, format_name) for path in output]
         for path in output:
             check_output(path, force=force)
@@ -206,6 +204,16 @@ def _signer(text: str) -> "Signer":
         return Signer.load(key, certificate)
     except SigningError as error:
         raise CvmbootError(f"--sign {error}") from None
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: what was begun is removed on the way out."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(SIGNALED + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
