@@ -7,13 +7,13 @@ import pty
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import COMMAND, SAMPLES, Run
 
 from cvmboot.cli import main
 
@@ -27,7 +27,10 @@ class Done(NamedTuple):
 
 
 Image = Callable[..., Done]
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
+COMMAND = [sys.executable, "-m", "cvmboot"]
+SAMPLES = Path(__file__).parents[2] / "samples" / "built"
 HELLO = SAMPLES / "hello.efi"
 UNIKERNEL = SAMPLES / "unikernel_pvh.elf"
 BOOT = "\\EFI\\BOOT\\BOOTX64.EFI"
