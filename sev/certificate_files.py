@@ -45,11 +45,11 @@ def split_der(data: bytes) -> list[bytes]:
         if not data[at:].strip(b"\0\r\n\t "):
             break
         head = data[at : at + 4]
-        size = 2 + head[1] if len(head) > 1 and head[1] < 0x80 else 3 + head[2] if head[1:2] == b"\x81" else 4
-        if head[1:2] == b"\x82":
-            size += int.from_bytes(head[2:], "big")
-        if head[:1] != b"\x30" or head[1:2] > b"\x82" or len(head) < 4:
+        if len(head) < 4 or head[0] != 0x30 or head[1] > 0x82:
             raise MalformedCertificate(f"DER followed by {len(data) - at} bytes that are none")
+        size = 2 + head[1] if head[1] < 0x80 else 3 + head[2] if head[1] == 0x81 else 4
+        if head[1] == 0x82:
+            size += int.from_bytes(head[2:], "big")
         if size > len(data) - at:
             raise MalformedCertificate(f"DER cut off: {len(data) - at} of {size} bytes")
         if len(parts) >= MOST_CERTIFICATES:
