@@ -76,7 +76,7 @@ def guest(command: list[str], gvnic: bool = False) -> Iterator[Session]:
 
 def transfers(session: Session, port: int, megabytes: int) -> Iterator[tuple[str, float, float]]:
     """("to guest" or "from guest", Mbit/s, Mbit per second of processor time), the first round not counted."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = _connected(port)
     for counted in (False, True):
         begin, processor = time.perf_counter(), session.processor_seconds()
         for _ in range(megabytes * 4 if counted else 4):
@@ -93,6 +93,22 @@ def transfers(session: Session, port: int, megabytes: int) -> Iterator[tuple[str
         if counted:
             yield "from guest", *_rates(session, size, begin, processor)
     connection.close()
+
+
+def _connected(port: int) -> http.client.HTTPConnection:
+    """A connection to the guest's web server, once that listens and the guest has made its SSH key."""
+    begin = time.monotonic()
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        try:
+            connection.request("GET", "/")
+            connection.getresponse().read()
+            return connection
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            if time.monotonic() > begin + 60:
+                raise Silent("the guest's web server does not answer") from None
+            time.sleep(0.5)
 
 
 def _rates(session: Session, size: int, begin: float, processor: float) -> tuple[float, float]:

@@ -155,6 +155,7 @@ def test_web_page_and_ssh_console(guest, nic, tmp_path):
 
 
 @pytest.mark.guests
+@pytest.mark.slow
 def test_a_bad_network_slows_and_breaks_nothing(guest):
     port = free_port()
     with started(guest, net="user:builtin", forward=f"{port}:80", net_loss="5%", net_delay="5ms") as vm:
@@ -165,6 +166,7 @@ def test_a_bad_network_slows_and_breaks_nothing(guest):
 
 
 @pytest.mark.guests
+@pytest.mark.slow
 def test_passt_where_it_works(guest):
     if shutil.which("passt") is None:
         pytest.skip("passt is not installed")

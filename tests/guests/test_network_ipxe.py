@@ -48,6 +48,7 @@ def server() -> Iterator[int]:
     [
         "virtio",
         "gvnic",
+        pytest.param("virtio:strict", marks=pytest.mark.slow),
         pytest.param("virtio-legacy", marks=pytest.mark.slow),
         pytest.param("gvnic:gqi-rda", marks=pytest.mark.slow),
         pytest.param("gvnic:gqi-qpl", marks=pytest.mark.slow),

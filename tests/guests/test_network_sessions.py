@@ -85,6 +85,13 @@ def test_fixed_and_random_addresses(program):
     assert all(re.fullmatch(r"52:54:00(:[0-9a-f]{2}){3}", mac) for mac in found[1:])
 
 
+def test_a_strict_device_refuses_a_driver_that_negotiates_nothing(program):
+    """TamaGo's is one; the lenient mode, which is the default, takes it."""
+    with running(program(IMAGE), "--nic", "virtio:strict", "--net", "user:builtin") as guest:
+        guest.sendline(up("virtio"))
+        guest.expect("could not initialize VirtIO device")
+
+
 def test_an_end_that_goes_away_takes_the_link_down_and_no_more(program, tmp_path):
     """The other end of the cable closes in the middle of a download; the guest sees that its link is down, and lives on."""
     port = free_port()
