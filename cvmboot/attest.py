@@ -165,6 +165,8 @@ def verify(
     cvmboot attest verify evidence.json --policy policy.toml --crl required,stale-ok:30 --json
 
     cvmboot attest verify console.log --platform-info SMT_EN=forbid --guest-policy SMT=forbid --tcb-relations committed=current
+
+    cvmboot attest verify --batch fleet.jsonl --certs certs/ -o verdicts.jsonl --resume
     """
     from sev.appraisal import appraise
     from sev.attestation_policy import CRL_REQUIRED

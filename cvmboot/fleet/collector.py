@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 4096
 MOST_WAITING = 4096
+MOST_WAITING_BYTES = 64 << 20
 Needs = dict[str, Any]
 
 
@@ -54,13 +55,14 @@ class Collector:
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.wake: Callable[[], None] = lambda: None
+        self._waiting_bytes = 0
         self.open = 0
         """How many records wait for an answer."""
 
     @property
     def full(self) -> bool:
         """Whether so many records wait that no others should be begun."""
-        return self.open >= MOST_WAITING
+        return self.open >= MOST_WAITING or self._waiting_bytes >= MOST_WAITING_BYTES
 
     def ask(self, needs: Needs) -> None:
         """Look for what a record needs: its `report`, and the certificates `own` and `crls` that came with it."""
@@ -68,6 +70,7 @@ class Collector:
             self._thread = threading.Thread(target=self._work, name="collector", daemon=True)
             self._thread.start()
         self.open += 1
+        self._waiting_bytes += _size(needs["record"])
         self._questions.put(needs)
 
     def answers(self) -> list[dict[str, Any]]:
@@ -75,6 +78,7 @@ class Collector:
         records = []
         while not self._answers.empty():
             records.append(self._answers.get())
+            self._waiting_bytes -= _size(records[-1])
             self.open -= 1
         return records
 
@@ -130,6 +134,11 @@ class Collector:
             if isinstance(item, Crl) or not item.spl:  # what others of the same line need, too
                 self._fetched[item.sha256] = item
         return [item.der for item in new], problem
+
+
+def _size(record: dict[str, Any]) -> int:
+    loaded = record["data"]
+    return len(loaded["evidence"]) + sum(map(len, loaded["certificates"]))
 
 
 def _issued(platform: "Platform", report: Report) -> list[Certificate]:

@@ -15,6 +15,7 @@ import typer
 
 from cvmboot.cli import complain
 from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.status import BROKEN_PIPE
 
 if TYPE_CHECKING:
     from cvmboot.fleet.batch import Batch
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 _PANEL = "Many reports at once"
 BATCH_HELP = """With --batch: one JSON line for each record; 0 if all were verified, otherwise the smallest status other than 0
-that a record has (so 1 before 3 before 4 ...), 3 for a source without records, 130 for Ctrl-C. See docs/batch.md.
+that a record has (so 1 before 3 before 4 ...), 3 for a source without records, 130 for Ctrl-C, 141
+if nobody reads the lines. See docs/batch.md.
 """
 _MEANING = {
     0: "verified",
@@ -71,7 +73,7 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="Have a Dask cluster do it (pip install 'cvmboot[cluster]'). It sees the evidence, and is trusted.",
+        help="Have a Dask cluster do it (pip install 'cvmboot\\[cluster]'). It sees the evidence, and is trusted.",
         metavar="tcp://HOST:PORT",
         rich_help_panel=_PANEL,
     ),
@@ -162,6 +164,10 @@ def verify_batch(
                     batch = Batch(iter(source), crew, collector, journal, settings, complain, progress)
                     batch.run()
                 complete = True
+            except BrokenPipeError:
+                # What Python still holds back for standard output must not fail once more when the interpreter ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                return BROKEN_PIPE
             finally:
                 collector.close()
                 crew.close()

@@ -68,12 +68,17 @@ class Journal:
 
     def close(self, complete: bool) -> None:
         """Close the output; take out lines that were replaced, and if all was read, those of records that are no more."""
-        if self._finished is not None:
-            if self._finished.any_gone(complete):
-                self._without_old_lines(complete)
-            self._finished.close()
-        if self._path is not None:
-            self._file.close()
+        try:
+            if self._finished is not None:
+                if self._finished.any_gone(complete):
+                    self._without_old_lines(complete)
+                self._finished.close()
+        except OSError as error:
+            raise CvmbootError(f"{self._path}: {error.strerror}; old lines stay in it beside the new ones") from None
+        finally:
+            if self._path is not None:
+                with contextlib.suppress(OSError):  # a disk that is full was told of when it was written to
+                    self._file.close()
 
     def _lock(self) -> None:
         try:

@@ -20,7 +20,7 @@ from cvmboot.fleet.loading import Loaded, Shelves, load
 from cvmboot.fleet.records import BESIDE
 from sev.appraisal import appraise
 from sev.attestation_policy import CRL_REQUIRED, SETS, BadPolicy, Policy
-from sev.binding import check_evidence
+from sev.binding import check_evidence, refusal
 from sev.certificates import Certificate
 from sev.collateral.cache import Cache
 from sev.collateral.resolver import Collateral, Resolver
@@ -99,8 +99,9 @@ class Judge:
             status = error.status
             line = failure_line(record, status, str(error), self._settings, loaded, error.named)
         except SevError as error:
+            assert loaded is not None  # load() raises nothing but BadRecord
             status = MALFORMED
-            line = failure_line(record, status, str(error), self._settings, loaded)
+            line = self._line(record, loaded, refusal(str(error)), status)
         except Exception as error:  # a fault of ours must not end the records behind this one
             status = OUR_ERROR
             text = f"internal error: {type(error).__name__}: {error}"
