@@ -20,7 +20,7 @@ from cvmboot.fleet.loading import Loaded, Shelves, load
 from cvmboot.fleet.records import BESIDE
 from sev.appraisal import appraise
 from sev.attestation_policy import CRL_REQUIRED, SETS, BadPolicy, Policy
-from sev.binding import check_evidence
+from sev.binding import check_evidence, refusal
 from sev.certificates import Certificate
 from sev.collateral.cache import Cache
 from sev.collateral.resolver import Collateral, Resolver
@@ -230,7 +230,13 @@ def failure_line(
     if named is not None:
         plain["id"] = named
     plain |= {"status": status, "verified": False, "reason": reason}
-    return _encoded(plain | {"emulated": False, "signer": "", "line": "", "chip": "", "tcb": "", "failed": []}, record)
+    plain |= {"emulated": False, "signer": "", "line": "", "chip": "", "tcb": "", "failed": []}
+    if status == MALFORMED:
+        verdict = refusal(reason)
+        plain["failed"] = [check.name for check in verdict.failed]
+        if settings["full"]:
+            plain["verdict"] = verdict.to_json()
+    return _encoded(plain, record)
 
 
 def _head(record: dict[str, Any], settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
