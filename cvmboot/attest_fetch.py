@@ -132,7 +132,7 @@ def fetch(
             if found.complete and source.cache is not None:
                 source.cache.keep([piece for piece in found.pieces if piece.source == "the evidence"])
         except SevError as error:
-            raise malformed(f"{file}: {error}") from None
+            raise malformed(file, error) from None
     for piece in found.pieces:
         complain(f"{piece}, from {piece.source}")
     for note in found.notes:

@@ -54,7 +54,7 @@ def read_limited(path: Path) -> bytes:
 
 
 class Malformed(typer.Exit):
-    """The exit with status MALFORMED; `reason` was said."""
+    """The exit with status MALFORMED; `reason` is why, without the name of the file, which was said."""
 
     def __init__(self, reason: str) -> None:
         from sev.verdict import MALFORMED
@@ -63,12 +63,12 @@ class Malformed(typer.Exit):
         self.reason = reason
 
 
-def malformed(text: str) -> Malformed:
-    """Say it; gives the exit with status MALFORMED."""
+def malformed(path: Path, reason: object) -> Malformed:
+    """Say why a file is malformed; gives the exit with status MALFORMED."""
     from cvmboot.cli import complain
 
-    complain(text)
-    return Malformed(text)
+    complain(f"{path}: {reason}")
+    return Malformed(str(reason))
 
 
 def evidence_in(path: Path) -> "Evidence":
@@ -80,7 +80,7 @@ def evidence_in(path: Path) -> "Evidence":
     try:
         return evidence_of(read_limited(path))
     except SevError as error:
-        raise malformed(f"{path}: {error}") from None
+        raise malformed(path, error) from None
 
 
 def evidence_of(data: bytes) -> "Evidence":
@@ -102,7 +102,7 @@ def _evidence_in_folder(folder: Path) -> "Evidence":
             evidence = evidence_of(read_limited(file))
         except SevError as error:
             if len(files) == 1:
-                raise malformed(f"{file}: {error}") from None
+                raise malformed(file, error) from None
             continue
         except CvmbootError:  # too large, or not ours to read
             if len(files) == 1:
@@ -114,7 +114,7 @@ def _evidence_in_folder(folder: Path) -> "Evidence":
             kept.crls += evidence.crls
     if len(found) != 1:
         what = f"{len(found)} different reports" if found else "no file with a report"
-        raise malformed(f"{folder}: {what} in this folder; wanted one, or {OUTBLOB} and {AUXBLOB} of configfs-tsm")
+        raise malformed(folder, f"{what} in this folder; wanted one, or {OUTBLOB} and {AUXBLOB} of configfs-tsm")
     (evidence,) = found.values()
     auxblob = folder / AUXBLOB
     # An attestation service without certificates leaves auxblob empty.
@@ -171,7 +171,7 @@ def pieces_in(path: Path) -> list["Piece"]:
         try:
             return _pieces_in_file(path)
         except SevError as error:
-            raise malformed(f"{path}: {error}") from None
+            raise malformed(path, error) from None
     pieces = []
     for file in _files_in(path):
         named = file.suffix.lower() in CERTIFICATE_SUFFIXES

@@ -52,7 +52,7 @@ def show(file: File, as_json: Json = False) -> None:
     try:
         plain = decoded(Report.decode(evidence.report), lines.pop() if len(lines) == 1 else "")
     except SevError as error:
-        raise malformed(f"{file}: {error}") from None
+        raise malformed(file, error) from None
     plain["evidence"] = {"form": evidence.form, "left_out": evidence.notes}
     plain["certificates"] = [described(certificate) for certificate in evidence.certificates]
     if as_json:

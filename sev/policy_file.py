@@ -189,7 +189,8 @@ def commented_policy(report: Report, line: str = "") -> str:
     appraise(verdict, report)
     for check in verdict.checks:
         if check.outcome == FAILED:
-            what = "vmpl" if check.name == VMPL else "allow and the bits"
+            relation = check.name.endswith(" tcb") or check.name == "committed firmware"
+            what = "vmpl" if check.name == VMPL else "tcb_relations" if relation else "allow"
             lines.append(f"# NOTE: this very report fails, see {what}: {check.reason}")
     return "\n".join(lines) + "\n"
 

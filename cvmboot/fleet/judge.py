@@ -231,7 +231,13 @@ def failure_line(
     if named is not None:
         plain["id"] = named
     plain |= {"status": status, "verified": False, "reason": reason}
-    return _encoded(plain | {"emulated": False, "signer": "", "line": "", "chip": "", "tcb": "", "failed": []}, record)
+    plain |= {"emulated": False, "signer": "", "line": "", "chip": "", "tcb": "", "failed": []}
+    if status == MALFORMED:
+        verdict = refusal(reason)
+        plain["failed"] = [check.name for check in verdict.failed]
+        if settings["full"]:
+            plain["verdict"] = verdict.to_json()
+    return _encoded(plain, record)
 
 
 def _head(record: dict[str, Any], settings: Settings, loaded: Loaded | None) -> dict[str, Any]:

@@ -25,6 +25,14 @@ from sev.attestation_policy import SETS, VALUES
 from sev.verdict import MALFORMED
 
 _EVIDENCE = ("evidence", "report")
+# What evidence formats have beside a member of such a name: attestation-rs, Azure's vTPM evidence and attestation requests,
+# go-sev-guest's JSON, key brokers. An object with one of these, and no member of a record's own, is evidence as a whole.
+_FORMATS = frozenset(
+    {
+        *("platform", "quote", "vcek", "nonce", "runtimeData", "initTimeData", "certificateChain", "certificate_chain"),
+        *("product", "tee", "version", "endorsements", "uvm_endorsements"),
+    }
+)
 EXPECTED = (*VALUES, *SETS)
 """What a record may ask for: values that must be seen."""
 COLUMNS = ("id", *_EVIDENCE, "path", "certs", "certificates", *EXPECTED)
@@ -54,7 +62,8 @@ def load(record: dict[str, Any], folder: Path, shelves: "Shelves | None" = None)
         members = {"evidence": members}
     if not isinstance(members, dict):
         raise BadRecord(f"{_shown(members)}; wanted a JSON object, or a text with the evidence")
-    if not {*_EVIDENCE, "path"} & members.keys():
+    formats = members.keys() & _FORMATS
+    if not {*_EVIDENCE, "path"} & members.keys() or (formats and members.keys() - formats <= set(_EVIDENCE)):
         return _loaded(source, written, [], {}, [written])  # an object of some evidence format
     named = _id(members.get("id", source))
     try:

@@ -29,6 +29,8 @@ _BARE_ESCAPES = re.compile(rb"(?:\\x[0-9a-fA-F]{2}){64,}")
 _LEAST = 1184
 _LEAST_DIGITS = 2 * _LEAST
 _HEX_RUN = re.compile(rb"(?<![0-9a-fA-F])[0-9a-fA-F]{%d,}(?![0-9a-fA-F])" % _LEAST_DIGITS)
+# Text of a program, cut into several literals: neighbours, or joined by "+".
+_LITERALS = re.compile(rb"(?:\"[0-9A-Za-z+/=_-]++\"[\s\\]*+(?:\+\s*+)?+){2,}")
 _BASE64_RUN = re.compile(rb"(?<![0-9A-Za-z+/_\-])[0-9A-Za-z+/_\-]{1100,}={0,2}")
 
 
@@ -162,6 +164,11 @@ def runs(text: bytes) -> Iterator[bytes]:
         yield bytes.fromhex(found[0][: len(found[0]) // 2 * 2].decode())
     for found in _BASE64_RUN.finditer(text):
         if not _HEX_RUN.fullmatch(found[0]) and (decoded := base64_text(found[0])) is not None:
+            yield decoded
+    for found in _LITERALS.finditer(text):
+        literals = b"".join(found[0].split(b'"')[1::2])
+        decoded = hexadecimal(literals) or base64_text(literals)
+        if decoded is not None:
             yield decoded
     for block in _blocks(text):
         decoded = hexadecimal(block) or base64_text(block)

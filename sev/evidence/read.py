@@ -133,10 +133,16 @@ class _Search:
             if self._table(rest, where):
                 return self._report(data[:SIZE], _joined(where, "with a certificate table"))
             assert self.finds.count == before
-        if shape.is_plausible(data):
-            self.finds.problems.append(shape.misread(data))
-            return True
-        return False
+        if not shape.is_plausible(data):
+            return False
+        from sev.evidence import hcl
+
+        if hcl.is_rest(rest):
+            if runtime := hcl.decode_rest(rest):
+                self.finds.runtime_data.append(runtime)
+            return self._report(data[:SIZE], _joined(where, "Azure's HCL blob without its header"))
+        self.finds.problems.append(shape.misread(data))
+        return True
 
     def _table(self, data: bytes, where: str) -> bool:
         try:

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import struct
+import textwrap
 from typing import Any
 
 from sev.platform import Platform
@@ -303,6 +304,8 @@ def text_forms(raw: bytes) -> dict[str, bytes]:
         "console log": f"> sev-report raw\r\n\x1b[32m{raw.hex()}\x1b[0m\r\n> ",
         "log with lines of base64": "reading quote\n" + base64.encodebytes(raw).decode() + "done, cafe\n",
         "log with lines of hex": "reading quote\n" + "\n".join(_grouped(raw, 32)) + "\nbye\n",
+        "literals of C": "from_hex(\n" + "\n".join(f'    "{row}"' for row in textwrap.wrap(raw.hex(), 73)) + ");\n",
+        "literals of Go": "x := " + " +\n".join(f'\t"{row}"' for row in textwrap.wrap(_b64(raw), 70)) + "\n",
         "source code": f'const report = "{raw.hex()}"; // a report\n',
     }
     out = {name: text.encode() for name, text in forms.items()}
@@ -324,6 +327,8 @@ def binary_forms(raw: bytes, table: bytes, vcek: bytes) -> dict[str, bytes]:
         "extended request without certificates": raw + bytes(24),
         "padded with zeros": raw.ljust(4096, b"\0"),
         "HCL": hcl(raw),
+        "HCL without its header": hcl(raw)[0x20 : 0x20 + SIZE + 20 + len(RUNTIME)],
+        "HCL without header and runtime data": hcl(raw)[0x20 : 0x20 + SIZE + 20],
         "sevsnp.Report": sevsnp_report(raw),
         "sevsnp.Attestation": sevsnp_attestation(raw, vcek),
         "Oak's Evidence": oak_evidence(raw),

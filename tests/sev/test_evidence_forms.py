@@ -404,6 +404,26 @@ def test_runtime_data_must_be_bound(turin: Platform, tmp_path: Path) -> None:
     assert [c["outcome"] for c in json.loads(done.stdout)["checks"] if c["name"] == "runtime data"] == ["not asked"]
 
 
+def test_a_batch_takes_every_json(turin: Platform, tmp_path: Path) -> None:
+    raw, vcek = _raw(turin), turin.leaf("vcek").der
+    values = forms.json_forms(raw, vcek, pem("CERTIFICATE", vcek))
+    del values["array"]  # a record is an object or a text
+    del values["hex"]  # a record of the batch's own, with members that it does not have
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("".join(json.dumps(value) + "\n" for value in values.values()))
+    runtime = {name for name in values if "vtpm" in name}
+    done = _verify("--batch", lines, "--platform", turin.folder)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    seen = {
+        name: record["status"] for name, record in zip(values, sorted(records, key=lambda r: r["index"]), strict=True)
+    }
+    # The runtime data of these are not those that this report binds.
+    assert seen == {name: 4 if name in runtime else 0 for name in values}, records
+    typo = tmp_path / "typo.jsonl"
+    typo.write_text(json.dumps({"evidence": raw.hex(), "mesurement": "00" * 48, "platform": "snp"}) + "\n")
+    assert _verify("--batch", typo, "--platform", turin.folder).returncode == 3
+
+
 def test_show_can_be_verified(turin: Platform) -> None:
     """What `attest show --json` writes holds the whole report, reserved bytes too."""
     raw = _raw(turin, reserved={0x208: b"\x05" * 0x98})
