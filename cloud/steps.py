@@ -1,0 +1,120 @@
+"""A run as a list of steps, each of which can be broken off anywhere and taken up again without making anything twice.
+
+A step finds or creates one resource. The journal is written before the request and after its answer; a request that was sent by a
+process that died is found again by its labels, and sent again with the same token.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from cloud.errors import Gone
+from cloud.journal import DELETED, DONE, MADE, STARTED, OpenRun, StepRecord
+from cloud.resource import Resource
+
+Made = Mapping[str, StepRecord]
+"""The steps that are done, by name: `made["image"].resource`, `made["instance"].facts`."""
+
+
+class Step(ABC):
+    """One step of a run. A provider's steps are made for one run: they know its labels and options."""
+
+    name: ClassVar[str] = ""
+    """Unique in a run, at most 16 letters and hyphens: part of the token."""
+    until: str = ""
+    """The step after which this one's resource is deleted again; "" if it stays."""
+
+    @abstractmethod
+    def describe(self) -> tuple[str, str]:
+        """(what is made, what it costs or "") for the plan: ("snapshot of 1 GiB", "its stored blocks, per month")."""
+
+    @abstractmethod
+    def find(self, made: Made) -> Resource | None:
+        """The resource if an earlier try has made it, by labels or its unique name. Owned by us: never someone else's."""
+
+    @abstractmethod
+    def create(self, made: Made, token: str) -> Resource | None:
+        """Sends the request that makes it, with its labels in the same request; does not wait. None if nothing is left behind.
+
+        `token` is the same when this is tried again, so that a cloud that takes client tokens answers with the same resource.
+        """
+
+    def finish(self, resource: Resource | None, made: Made) -> dict[str, Any]:
+        """Brings it to readiness: uploads, waits, checks. May be called again after any part of it. Gives facts to record.
+
+        Raises Gone if the resource is not there any more: it is then made anew.
+        """
+        return {}
+
+    def exists(self, resource: Resource) -> bool:
+        """Whether a resource that a journal names is still there. Asked once, when a run is taken up again."""
+        return True
+
+
+def token_of(run: str, step: str, attempt: int) -> str:
+    """The client token of a request: at most 64 characters, the same in each try of the same attempt."""
+    return f"cvmboot-{run}-{step}-{attempt}"
+
+
+_MOST_REMADE = 3
+"""How often a resource that vanishes while it is waited for is made anew in one go."""
+
+
+def carry_out(
+    steps: Sequence[Step],
+    run: OpenRun,
+    delete: Callable[[Resource], None],
+    tell: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Does what is not done yet, in order. CloudError leaves a journal from which the same call goes on.
+
+    `delete` is the provider's; it deletes what a step needed only for a while.
+    """
+    records = run.record.steps
+    for step in steps:
+        _look_again(step, run)
+    for step in steps:
+        record = records.get(step.name)
+        if not (record and (record.state == DONE or (record.state == DELETED and _is_done(records, step.until)))):
+            tell(step.describe()[0])
+            _carry_out_one(step, run)
+        for earlier in steps:
+            if earlier.until == step.name and records[earlier.name].state != DELETED:
+                _delete(earlier, run, delete)
+
+
+def _is_done(records: Mapping[str, StepRecord], name: str) -> bool:
+    return name in records and records[name].state == DONE
+
+
+def _look_again(step: Step, run: OpenRun) -> None:
+    """A resource that someone deleted between two tries is not done, whatever the journal says."""
+    record = run.record.steps.get(step.name)
+    if record and record.resource and record.state in (MADE, DONE) and not step.exists(record.resource):
+        run.step_started(step.name, record.attempt + 1)
+
+
+def _carry_out_one(step: Step, run: OpenRun) -> None:
+    records = run.record.steps
+    for remade in range(_MOST_REMADE):
+        record = records.get(step.name)
+        if record is None or record.state == DELETED:
+            run.step_started(step.name, record.attempt + 1 if record else 1)
+            record = records[step.name]
+        if record.state == STARTED:
+            resource = step.find(records) or step.create(records, token_of(run.record.run, step.name, record.attempt))
+            run.step_made(step.name, resource)
+        try:
+            run.step_done(step.name, step.finish(records[step.name].resource, records))
+            return
+        except Gone:
+            if remade + 1 == _MOST_REMADE:
+                raise
+            run.step_started(step.name, records[step.name].attempt + 1)
+
+
+def _delete(step: Step, run: OpenRun, delete: Callable[[Resource], None]) -> None:
+    resource = run.record.steps[step.name].resource
+    if resource is not None:
+        delete(resource)
+    run.step_deleted(step.name)
