@@ -1,5 +1,6 @@
 """A deployment from order to running machine, with any provider: looked at, planned, carried out, the old one removed last."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ def deploy(deployment: Deployment, order: Order, *, dry_run: bool = False, repla
         )
     run = same[0].run if same else new_run()
     record = journal.read(run)
-    labels = _labels(run, order, record, deployment.version)
+    created = record.created if record else int(time.time())
+    labels = Labels(run, order.name, order.fingerprint, created, order.product, deployment.version)
     steps = provider.steps(order, labels, deployment.source, deployment.report)
     checks = provider.preflight(order, labels)
     title = f"{order.name}: run {run} on {order.provider}, {order.place}"
@@ -64,7 +66,7 @@ def deploy(deployment: Deployment, order: Order, *, dry_run: bool = False, repla
         raise Unfit(f"{bad.what}: {bad.text}", next_step="nothing was made")
     if dry_run:
         return None
-    with journal.resume(run) if record else journal.begin(run, order) as open_run:
+    with journal.resume(run) if record else journal.begin(run, order, created) as open_run:
         with _noting_errors(open_run):
             carry_out(steps, open_run, provider.delete, deployment.report.say)
         open_run.ended(COMPLETE)
@@ -72,13 +74,6 @@ def deploy(deployment: Deployment, order: Order, *, dry_run: bool = False, repla
     for other in others:
         destroy_run(provider, journal, other, deployment.report.say)
     return finished
-
-
-def _labels(run: str, order: Order, record: Record | None, version: str) -> Labels:
-    import time
-
-    created = record.created if record else int(time.time())
-    return Labels(run, order.name, order.fingerprint, created, order.product, version)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ one. A run that is worked on is locked against other processes; reading needs no
 import fcntl
 import json
 import os
-import time
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,6 +58,8 @@ class Record:
     order: Order
     created: int
     """Seconds since 1970 by this machine's clock."""
+    nonce: str = ""
+    """Hex digits that differ between journals: part of every token. One that was lost and begun anew must not use old tokens."""
     state: str = OPEN
     error: str = ""
     """The line with which the last try ended."""
@@ -76,6 +78,7 @@ class Record:
             "schema": SCHEMA,
             "run": self.run,
             "created": self.created,
+            "nonce": self.nonce,
             "state": self.state,
             "error": self.error,
             "order": self.order.to_json(),
@@ -89,7 +92,8 @@ class Record:
         if not is_run(plain["run"]) or plain["state"] not in (OPEN, COMPLETE, DESTROYING):
             raise ValueError("no run")
         order = Order.of(plain["order"])
-        return cls(plain["run"], order, int(plain["created"]), plain["state"], str(plain["error"]), steps)
+        created, nonce = int(plain["created"]), str(plain["nonce"])
+        return cls(plain["run"], order, created, nonce, plain["state"], str(plain["error"]), steps)
 
 
 class Journal:
@@ -136,10 +140,10 @@ class Journal:
             ) from None
 
     @contextmanager
-    def begin(self, run: str, order: Order) -> Iterator["OpenRun"]:
+    def begin(self, run: str, order: Order, created: int) -> Iterator["OpenRun"]:
         """A new run, written and locked. JournalError if it cannot be written: then nothing was made."""
         with self._locked(run):
-            open_run = OpenRun(self, Record(run, order, int(time.time())))
+            open_run = OpenRun(self, Record(run, order, created, secrets.token_hex(4)))
             open_run.save()
             yield open_run
 

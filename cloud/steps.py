@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from cloud.errors import Gone
-from cloud.journal import DELETED, DONE, MADE, STARTED, OpenRun, StepRecord
+from cloud.journal import DELETED, DONE, MADE, STARTED, OpenRun, Record, StepRecord
 from cloud.resource import Resource
 
 Made = Mapping[str, StepRecord]
@@ -51,9 +51,12 @@ class Step(ABC):
         return True
 
 
-def token_of(run: str, step: str, attempt: int) -> str:
-    """The client token of a request: at most 64 characters, the same in each try of the same attempt."""
-    return f"cvmboot-{run}-{step}-{attempt}"
+def token_of(record: Record, step: str, attempt: int) -> str:
+    """The client token of a request: at most 64 characters, the same in each try of the same attempt.
+
+    A journal that was lost and begun anew has another nonce: EC2 refuses the token of a thing that was deleted since.
+    """
+    return f"cvmboot-{record.run}-{record.nonce}-{step}-{attempt}"
 
 
 _MOST_REMADE = 3
@@ -71,19 +74,22 @@ def carry_out(
     `delete` is the provider's; it deletes what a step needed only for a while.
     """
     records = run.record.steps
+    for step in reversed(steps):
+        if not _is_done(records, step.until):  # else it may have been deleted, and is not needed
+            _look_again(step, run)
     for step in steps:
-        _look_again(step, run)
-    for step in steps:
-        record = records.get(step.name)
-        if not (record and (record.state == DONE or (record.state == DELETED and _is_done(records, step.until)))):
+        if not (_is_done(records, step.name) or _is_done(records, step.until)):
             tell(step.describe()[0])
             _carry_out_one(step, run)
         for earlier in steps:
-            if earlier.until == step.name and records[earlier.name].state != DELETED:
-                _delete(earlier, run, delete)
+            record = records.get(earlier.name)
+            if earlier.until == step.name and record and record.state != DELETED:
+                if record.resource is not None:
+                    delete(record.resource)
+                run.step_deleted(earlier.name)
 
 
-def _is_done(records: Mapping[str, StepRecord], name: str) -> bool:
+def _is_done(records: Made, name: str) -> bool:
     return name in records and records[name].state == DONE
 
 
@@ -102,7 +108,7 @@ def _carry_out_one(step: Step, run: OpenRun) -> None:
             run.step_started(step.name, record.attempt + 1 if record else 1)
             record = records[step.name]
         if record.state == STARTED:
-            resource = step.find(records) or step.create(records, token_of(run.record.run, step.name, record.attempt))
+            resource = step.find(records) or step.create(records, token_of(run.record, step.name, record.attempt))
             run.step_made(step.name, resource)
         try:
             run.step_done(step.name, step.finish(records[step.name].resource, records))
@@ -111,10 +117,3 @@ def _carry_out_one(step: Step, run: OpenRun) -> None:
             if remade + 1 == _MOST_REMADE:
                 raise
             run.step_started(step.name, records[step.name].attempt + 1)
-
-
-def _delete(step: Step, run: OpenRun, delete: Callable[[Resource], None]) -> None:
-    resource = run.record.steps[step.name].resource
-    if resource is not None:
-        delete(resource)
-    run.step_deleted(step.name)
