@@ -251,6 +251,11 @@ class OpenRun:
         step.state, step.resource = MADE, resource
         self.save()
 
+    def step_noted(self, name: str, facts: dict[str, Any]) -> None:
+        """How far the step is."""
+        self.record.steps[name].facts = facts
+        self.save()
+
     def step_done(self, name: str, facts: dict[str, Any]) -> None:
         """The step's resource is ready."""
         step = self.record.steps[name]

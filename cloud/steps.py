@@ -6,6 +6,7 @@ process that died is found again by its labels, and sent again with the same tok
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from cloud.errors import Gone
@@ -16,11 +17,15 @@ Made = Mapping[str, StepRecord]
 """The steps that are done, by name: `made["image"].resource`, `made["instance"].facts`."""
 
 
+Note = Callable[[dict[str, Any]], None]
+"""Records facts of a step that is not done yet. Writes the journal: not to be called many times a second."""
+
+
 class Step(ABC):
     """One step of a run. A provider's steps are made for one run: they know its labels and options."""
 
     name: ClassVar[str] = ""
-    """Unique in a run, at most 16 letters and hyphens: part of the token."""
+    """Unique in a run, at most 32 letters, digits and hyphens: part of the token."""
     until: str = ""
     """The step after which this one's resource is deleted again; "" if it stays."""
 
@@ -39,10 +44,11 @@ class Step(ABC):
         `token` is the same when this is tried again, so that a cloud that takes client tokens answers with the same resource.
         """
 
-    def finish(self, resource: Resource | None, made: Made) -> dict[str, Any]:
+    def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Brings it to readiness: uploads, waits, checks. May be called again after any part of it. Gives facts to record.
 
-        Raises Gone if the resource is not there any more: it is then made anew.
+        `note(facts)` records facts on the way, such as how far an upload is; they are in `made[self.name].facts` when this
+        is called again. Raises Gone if the resource is not there any more: it is then made anew.
         """
         return {}
 
@@ -111,7 +117,9 @@ def _carry_out_one(step: Step, run: OpenRun) -> None:
             resource = step.find(records) or step.create(records, token_of(run.record, step.name, record.attempt))
             run.step_made(step.name, resource)
         try:
-            run.step_done(step.name, step.finish(records[step.name].resource, records))
+            run.step_done(
+                step.name, step.finish(records[step.name].resource, records, partial(run.step_noted, step.name))
+            )
             return
         except Gone:
             if remade + 1 == _MOST_REMADE:

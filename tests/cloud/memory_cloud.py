@@ -12,7 +12,7 @@ from cloud.progress import Report
 from cloud.provider import Provider
 from cloud.resource import Found, Resource
 from cloud.source import Source
-from cloud.steps import Made, Step
+from cloud.steps import Made, Note, Step
 
 PLACE = "here"
 
@@ -95,7 +95,7 @@ class MemoryStep(Step):
         """Step.create()."""
         return Resource(self.name, self._cloud.make(self.name, self._labels.as_dict(), token), PLACE)
 
-    def finish(self, resource: Resource | None, made: Made) -> dict[str, Any]:
+    def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Step.finish()."""
         assert resource is not None
         self._cloud.strike()

@@ -216,7 +216,7 @@ def test_a_resource_that_vanishes_while_it_is_waited_for_is_made_again_a_few_tim
 
     cloud = MemoryCloud()
 
-    def vanishing(step: MemoryStep, resource: Any, made: Any) -> dict[str, Any]:
+    def vanishing(step: MemoryStep, resource: Any, made: Any, note: Any) -> dict[str, Any]:
         cloud.remove(resource.id)
         raise Gone(f"{resource} is not there")
 
