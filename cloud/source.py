@@ -1,6 +1,6 @@
 """The raw disk that is sent: read in place, holes skipped, and its digest."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from cloud.errors import Unfit
@@ -15,14 +15,23 @@ _SPAN = 1 << 20
 class Source:
     """A disk image of any size that `device` gives; `facts` must be true of it."""
 
-    def __init__(self, device: BlockDevice, facts: ImageFacts) -> None:
+    def __init__(self, device: BlockDevice, facts: ImageFacts, check: Callable[[], None] = lambda: None) -> None:
+        """`check` raises ImageError if the host's files under the device have changed since the digest was taken."""
         self.device = device
         self.facts = facts
+        self._check = check
 
     @property
     def size(self) -> int:
         """Bytes."""
         return self.device.size
+
+    def check(self) -> None:
+        """To be called when all was read: Unfit if what was read is not what the digest is of."""
+        try:
+            self._check()
+        except ImageError as error:
+            raise Unfit(str(error), next_step="what was sent is not used; run this again") from None
 
     def blocks(self, unit: int) -> Iterator[tuple[int, bytes]]:
         """(index, bytes) of each block of `unit` bytes that is not all zeros, in order, the last one filled with zeros.

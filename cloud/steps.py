@@ -7,7 +7,7 @@ process that died is found again by its labels, and sent again with the same tok
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from cloud.errors import Gone
 from cloud.journal import DELETED, DONE, MADE, STARTED, OpenRun, Record, StepRecord
@@ -24,7 +24,7 @@ Note = Callable[[dict[str, Any]], None]
 class Step(ABC):
     """One step of a run. A provider's steps are made for one run: they know its labels and options."""
 
-    name: ClassVar[str] = ""
+    name: str = ""
     """Unique in a run, at most 32 letters, digits and hyphens: part of the token."""
     until: str = ""
     """The step after which this one's resource is deleted again; "" if it stays."""

@@ -73,7 +73,7 @@ class MemoryStep(Step):
     """Makes one thing of a kind, ready after finish()."""
 
     def __init__(self, kind: str, cloud: MemoryCloud, labels: Labels, until: str = "") -> None:
-        self.name = kind  # type: ignore[misc]
+        self.name = kind
         self.until = until
         self._cloud, self._labels = cloud, labels
 
