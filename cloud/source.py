@@ -1,15 +1,14 @@
-"""The raw disk that is sent: read in place, holes skipped, and its digest."""
+"""The raw disk that is sent: read in place, holes skipped."""
 
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 
 from cloud.errors import Unfit
 from cloud.order import ImageFacts
 from images.block import BlockDevice
 from images.errors import ImageError
+from images.sparse import nonzero_blocks
 
 GIB = 1 << 30
-_SPAN = 1 << 20
 
 
 class Source:
@@ -38,23 +37,8 @@ class Source:
 
         Raises Unfit if the image cannot be read.
         """
-        zeros = bytes(unit)
-        for offset in range(0, self.size, unit):
-            data = self.read(offset, min(unit, self.size - offset))
-            if data != zeros[: len(data)]:
-                yield offset // unit, data if len(data) == unit else data.ljust(unit, b"\0")
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes. Raises Unfit if the image cannot be read."""
         try:
-            return self.device.read(offset, count)
+            for offset, data in nonzero_blocks(self.device, unit):
+                yield offset // unit, data if len(data) == unit else data.ljust(unit, b"\0")
         except ImageError as error:
             raise Unfit(str(error), next_step="leave the image alone while it is sent, then run this again") from None
-
-
-def digest_of(device: BlockDevice) -> str:
-    """The SHA-256 of all bytes of a disk, as hex digits. Raises ImageError."""
-    digest = sha256()
-    for offset in range(0, device.size, _SPAN):
-        digest.update(device.read(offset, min(_SPAN, device.size - offset)))
-    return digest.hexdigest()

@@ -16,12 +16,17 @@ _SMALLEST_NUMBER_OF_BYTES = 1 << 20
 
 
 def memory_size(text: str) -> int:
+    """Bytes of a --memory option: size_of()."""
+    return size_of("--memory", text)
+
+
+def size_of(option: str, text: str) -> int:
     """Bytes of "2G", "512M" or "512" (MiB); a plain number from 1,048,576 on is bytes. UsageError for anything else."""
     digits = text.strip().upper().removesuffix("IB").removesuffix("B")
     unit = digits[-1:] if digits[-1:] in _UNITS else ""
     number = digits.removesuffix(unit)
     if not number.isdecimal() or not number.isascii() or len(number) > 18:
-        raise UsageError(f"--memory {text}: not a size; wanted a number with K, M, G or T, such as 512M or 2G")
+        raise UsageError(f"{option} {text}: not a size; wanted a number with K, M, G or T, such as 512M or 2G")
     value = int(number)
     return value if not unit and value >= _SMALLEST_NUMBER_OF_BYTES else value * _UNITS[unit]
 

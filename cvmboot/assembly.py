@@ -10,7 +10,7 @@ from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from cvmboot.storage import REMOVABLE_PATH, add_disk, add_esp, add_image_alone
 from cvmboot.variables import open_variables, secure_boot_check
-from images.errors import ImageError, UnsupportedFormat
+from images.errors import ContainerError, ImageError, UnsupportedFormat
 from machine.boards import pc
 from machine.boards.pc import PcBoard
 from machine.clock import RealClock, VirtualClock
@@ -211,7 +211,7 @@ def _disk(platform: Platform, image: Path, options: RunOptions, media: Media) ->
 
     try:
         volume = add_disk(platform, media.disk(image, lambda: open_disk(image, options.esp_write)), image)
-    except UnsupportedFormat as error:
+    except (UnsupportedFormat, ContainerError) as error:
         raise CvmbootError(str(error)) from None
     except ImageError:
         return None  # the loader says what the file looks like

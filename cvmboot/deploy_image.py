@@ -1,90 +1,97 @@
 """From what a person names to a disk that can be sent: an EFI application, an ELF unikernel, or an image that is there."""
 
-import re
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cvmboot.arguments import size_of
 from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.progress import progress_bar
 
 if TYPE_CHECKING:
     from cloud.source import Source
-    from images.block import BlockDevice
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_BOOT_FILE = "\\EFI\\BOOT\\BOOTX64.EFI"
 
 
 def source_of(path: Path, *, size: str | None = None, add: list[str] | None = None) -> "Source":
-    """The disk that boots `path`. Its holes are not read, its digest is computed here: half a second a GiB.
+    """The disk that boots `path`, with its digest: half a second a GiB. Nothing is written.
 
-    `size` and `add` as --size and --add have them: for applications, not for images. Raises ImageError, CvmbootError.
+    `size` and `add` as --size and --add have them: for applications, not for images. Raises ImageError, CvmbootError if
+    it cannot be read, UsageError for options that make no sense, CvmbootError for an image that no cloud would boot.
     """
-    from images.compose import compose
-
-    from cloud.order import ImageFacts
-    from cloud.source import Source, digest_of
-
-    if not path.exists():
-        raise CvmbootError(f"{path}: no such file; name an EFI application, an ELF unikernel or a disk image")
-    if (device := _as_image(path)) is not None:
-        if size is not None or add:
-            raise UsageError(f"{path}: is a disk image already; --size and --add are for applications")
-        boot, signed = _boot_of(path, device)
-        return Source(device, ImageFacts(digest_of(device), device.size, boot, signed))
-    composition = compose(path, size=_bytes(size), add=[_pair(one) for one in add or ()])
-    facts = ImageFacts(digest_of(composition.device), composition.size, composition.boot, _is_signed(path.read_bytes()))
-    composition.check()
-    return Source(composition.device, facts)
-
-
-def _as_image(path: Path) -> "BlockDevice | None":
-    """The disk if the file is an image; None for a program."""
-    from images.block import FileDevice
-
-    device = FileDevice(path)
-    head = device.read(0, min(512, device.size))
-    if head[:2] == b"MZ" or head[:4] == b"\x7fELF":
-        device.close()
-        return None
-    return device
-
-
-def _boot_of(path: Path, device: "BlockDevice") -> tuple[str, bool]:
-    """How a disk image boots, and whether its EFI application is signed. Unfit if no firmware would boot it."""
-    from cloud.order import BOOT_BIOS, BOOT_UEFI
-    from images.disk import Disk
-    from images.errors import ImageError
-    from images.fat.volume import FatVolume
-
-    disk = Disk(device)
     try:
-        file = FatVolume(disk.esp()).lookup("\\EFI\\BOOT\\BOOTX64.EFI")
-        return BOOT_UEFI, _is_signed(file.read(0, file.info().size))
-    except ImageError:
-        pass
-    if device.size >= 512 and device.read(510, 2) == b"\x55\xaa" and any(device.read(0, 440)):
-        return BOOT_BIOS, False
-    raise CvmbootError(
-        f"{path}: has neither \\EFI\\BOOT\\BOOTX64.EFI nor a boot sector; make an image with `cvmboot image build`"
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise CvmbootError(
+            f"{path}: {error.strerror}; wanted an EFI application, an ELF unikernel or a disk image"
+        ) from None
+    if head[:2] == b"MZ" or head == b"\x7fELF":
+        return _composed(path, size, add or [])
+    if size is not None or add:
+        raise UsageError(f"{path}: is no application; --size and --add are for those, an image is taken as it is")
+    return _opened(path)
+
+
+def _composed(path: Path, size: str | None, add: list[str]) -> "Source":
+    from cloud.order import ImageFacts
+    from cloud.source import Source
+    from images.build import sha256
+    from images.compose import compose
+    from images.pe_facts import pe_facts
+
+    composition = compose(path, size=None if size is None else size_of("--size", size), add=[_pair(one) for one in add])
+    signed = composition.boot == "uefi" and bool(pe_facts(path.read_bytes(), _no_facts).get("signatures"))
+    with progress_bar(f"{path.name}: SHA-256") as progress:
+        digest = sha256(composition.device, progress)
+    return Source(
+        composition.device, ImageFacts(digest, composition.size, composition.boot, signed), check=composition.check
     )
 
 
-def _is_signed(data: bytes) -> bool:
-    from loader import authenticode, pe
-    from loader.errors import LoaderError
+def _opened(path: Path) -> "Source":
+    from cloud.order import ImageFacts
+    from cloud.source import Source
+    from images.block import BlockDevice, FileDevice
+    from images.build import sha256
+    from images.cloud_rules import refusals
+    from images.containers.readers import open_container
+    from images.errors import ImageError
+    from images.inspect import inspect
 
+    facts = inspect(path, _no_facts)
+    # Whatever the file's format is, the clouds get the disk in it in a format of theirs.
+    if reasons := refusals({**facts, "format": "raw"})["ec2"]:
+        raise CvmbootError(f"{path}: {reasons[0]}")
+    file = FileDevice(path)
+    container = open_container(file)
+    device: BlockDevice = container.device if container is not None else file
+    before = _identity(path)
+    with progress_bar(f"{path.name}: SHA-256") as progress:
+        digest = sha256(device, progress)
+
+    def check() -> None:
+        if _identity(path) != before:
+            raise ImageError(f"{path}: has changed while it was sent")
+
+    signed = any(
+        each["path"].upper() == _BOOT_FILE and each["pe"] and each["pe"].get("signatures") for each in facts["files"]
+    )
+    return Source(device, ImageFacts(digest, device.size, facts["boot"], signed), check=check)
+
+
+def _no_facts(_blob: bytes, _digest: Callable[[str], bytes]) -> dict[str, Any]:
+    return {"problem": None, "signers": []}
+
+
+def _identity(path: Path) -> tuple[int, ...]:
     try:
-        return any(True for _ in authenticode.certificates(pe.parse(data)))
-    except LoaderError:
-        return False
-
-
-def _bytes(text: str | None) -> int | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if not match:
-        raise UsageError(f"--size {text[:40]}: wanted a size such as 512M or 2G")
-    return int(match[1]) * _UNITS[match[2].upper()]
+        seen = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ()
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def _pair(text: str) -> tuple[str, str]:

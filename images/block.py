@@ -1,6 +1,8 @@
 """Block devices: a raw file, memory, a slice of another device, and a copy-on-write overlay that spares its base."""
 
 import os
+from collections.abc import Iterator
+from errno import ENXIO
 from typing import Any, Protocol
 
 from images.cow import Budget, CowBytes
@@ -32,6 +34,12 @@ class BlockDevice(Protocol):
 
     def flush(self) -> None:
         """Makes what was written lasting."""
+
+
+class BlockSizedDevice(BlockDevice, Protocol):
+    """A BlockDevice of which somebody else can say how large its blocks are."""
+
+    block_size: int
 
 
 def check_range(device: BlockDevice, offset: int, count: int) -> None:
@@ -71,6 +79,22 @@ class FileDevice:
         except OSError as error:
             raise DeviceFailure(f"{self.path}: {count} bytes at {offset}: {error.strerror}") from error
         return data
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """(offset, size) of what is no hole in the file; all of it where the file system cannot tell."""
+        offset = 0
+        while offset < self.size:
+            try:
+                start = os.lseek(self._handle, offset, os.SEEK_DATA)
+                end = min(os.lseek(self._handle, start, os.SEEK_HOLE), self.size)
+            except OSError as error:
+                if error.errno != ENXIO:  # ENXIO: nothing but a hole follows
+                    yield offset, self.size - offset
+                return
+            if end <= start:
+                return
+            yield start, end - start
+            offset = end
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """BlockDevice.write()."""

@@ -3,10 +3,10 @@
 import os
 
 from images import eltorito, gpt, mbr
-from images.block import BlockDevice, FileDevice, OverlayDevice, SliceDevice
-from images.errors import FatError, ImageError, PartitionError, UnsupportedFormat
+from images.block import BlockDevice, BlockSizedDevice, FileDevice, OverlayDevice, SliceDevice
+from images.errors import ContainerError, FatError, ImageError, PartitionError, UnsupportedFormat
 from images.fat.bpb import looks_like_fat
-from images.formats import other_format
+from images.formats import container_format, other_format
 
 SECTOR_SIZES = (512, 4096)
 
@@ -139,34 +139,50 @@ class Disk:
 
 
 def open_disk(path: str | os.PathLike[str], writable: bool = False, *, block_size: int | None = None) -> Disk:
-    """The raw image, partition or ISO at `path`; without `writable`, what the guest writes stays in memory.
+    """The disk image at `path`: raw, a partition, an ISO, or in qcow2, VMDK, VHD or GCE's tar.gz.
 
-    `block_size` in bytes: by default 512, or 4096 where the GPT lies so, or 2048 for a CD. Raises UnsupportedFormat
-    for images of other formats (the message names the format and the command that converts), ImageError if the file
-    cannot be opened, PartitionError for a damaged GPT.
+    Without `writable` what the guest writes stays in memory; only raw images can be written to. `block_size` in bytes: by
+    default 512, or 4096 where the GPT lies so, or 2048 for a CD. Raises UnsupportedFormat for images of other formats
+    (the message names the format and the command that converts), ContainerError for a damaged one, ImageError if the
+    file cannot be opened, PartitionError for a damaged GPT.
     """
     file = FileDevice(path, writable=writable)
     name = os.fspath(path)
     try:
-        if file.size < mbr.SIZE:
-            raise ImageError(f"{name}: {file.size} bytes are no disk image, wanted at least {mbr.SIZE}")
-        if other := other_format(file):
-            from shlex import quote  # only for this message; it brings re
-
-            kind, command = other
-            advice = f"make it raw first: {command.format(name=quote(name))}" if command else "wanted a raw disk image"
-            raise UnsupportedFormat(f"{name}: looks like {kind}; {advice}")
-        file.block_size = block_size or _guess_block_size(file)
-        return Disk(file if writable else OverlayDevice(file), file)
-    except PartitionError as error:
+        device = _device_in(file, name)
+        device.block_size = block_size or _guess_block_size(device)
+        return Disk(device if writable else OverlayDevice(device), file)
+    except (PartitionError, ContainerError, UnsupportedFormat) as error:
         file.close()
-        raise PartitionError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except BaseException:
         file.close()
         raise
 
 
-def _guess_block_size(file: FileDevice) -> int:
+def _device_in(file: FileDevice, name: str) -> BlockSizedDevice:
+    """The disk in an opened file."""
+    if file.size < mbr.SIZE:
+        raise ImageError(f"{name}: {file.size} bytes are no disk image, wanted at least {mbr.SIZE}")
+    kind = container_format(file)
+    if kind is not None:
+        from images.containers.readers import open_container
+
+        if not file.read_only:
+            raise UnsupportedFormat(f"is a {kind} image, which is only read here; make a raw one to write to")
+        container = open_container(file)
+        assert container is not None
+        return container.device
+    if other := other_format(file):
+        from shlex import quote  # only for this message; it brings re
+
+        look, command = other
+        advice = f"make it raw first: {command.format(name=quote(name))}" if command else "wanted a disk image"
+        raise UnsupportedFormat(f"looks like {look}; {advice}")
+    return file
+
+
+def _guess_block_size(file: BlockSizedDevice) -> int:
     for size in SECTOR_SIZES:
         file.block_size = size
         if gpt.has_gpt(file):

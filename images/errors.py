@@ -9,8 +9,20 @@ class DeviceFailure(ImageError):
     """A block device or host file did not give or take the bytes asked for (EFI_DEVICE_ERROR)."""
 
 
+class OutputExists(ImageError):
+    """The file to be written is there already, and nobody said that it may be overwritten."""
+
+
+class UnfitInput(ImageError):
+    """What an image was to be made of cannot be used: no EFI image, the wrong machine, too large, a name taken twice."""
+
+
 class UnsupportedFormat(ImageError):
     """The file is a disk image, but of a format that is not read here; the message says how to convert it."""
+
+
+class ContainerError(ImageError):
+    """The file that a disk lies in (VMDK, VHD, qcow2, tar.gz) contradicts itself or is cut off."""
 
 
 class PartitionError(ImageError):

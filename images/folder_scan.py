@@ -9,6 +9,8 @@ from pathlib import Path
 from images.errors import ImageError, InvalidName, NotFound
 from images.fat.entry import DIRECTORY_LIMIT, SIZE_LIMIT
 from images.fat.names import SLOT
+from images.fat_tree import TreeEntry
+from images.host_file import HostFile
 from images.tree import clean_name, fold
 
 MOST_ENTRIES = 65536
@@ -19,20 +21,20 @@ _SLOT_CHARS = 13
 _SLOTS_LIMIT = DIRECTORY_LIMIT // SLOT - 2
 
 
-class FolderEntry:
-    """A file or directory as it was when scanned. Sizes in bytes, `modified` in ns since 1970."""
+class FolderEntry(TreeEntry):
+    """A file or directory as it was when scanned."""
 
-    __slots__ = ("children", "host", "is_dir", "modified", "name", "read_only", "size")
+    __slots__ = ("host",)
 
     def __init__(self, name: str, host: str, facts: os.stat_result) -> None:
         """`host`: its path on the host without symbolic links; empty `name` for the root."""
-        self.name = name
+        is_dir = stat.S_ISDIR(facts.st_mode)
+        size = 0 if is_dir else facts.st_size
+        super().__init__(
+            name, size=size, modified=facts.st_mtime_ns, read=None if is_dir else HostFile(host, size).read
+        )
         self.host = host
-        self.is_dir = stat.S_ISDIR(facts.st_mode)
-        self.size = 0 if self.is_dir else facts.st_size
-        self.modified = facts.st_mtime_ns
-        self.read_only = not self.is_dir and not facts.st_mode & stat.S_IWUSR
-        self.children: list[FolderEntry] = []
+        self.read_only = not is_dir and not facts.st_mode & stat.S_IWUSR
 
 
 class _Unfit(Exception):
@@ -55,12 +57,14 @@ class FolderScan:
         work: list[tuple[FolderEntry, tuple[str, ...]]] = [(self.root, (self.path,))]
         while work:
             directory, above = work.pop()
-            self._list(directory, above)
-            work.extend((child, (*above, child.host)) for child in reversed(directory.children) if child.is_dir)
+            children = self._list(directory, above)
+            directory.children.extend(children)
+            work.extend((child, (*above, child.host)) for child in reversed(children) if child.is_dir)
         if self._skipped > _PROBLEMS_KEPT:
             self.problems.append(f"{self._skipped - _PROBLEMS_KEPT} more files are left out for such reasons")
 
-    def _list(self, directory: FolderEntry, above: tuple[str, ...]) -> None:
+    def _list(self, directory: FolderEntry, above: tuple[str, ...]) -> list[FolderEntry]:
+        children: list[FolderEntry] = []
         found: list[tuple[str, str, FolderEntry]] = []
         try:
             with os.scandir(directory.host) as listing:
@@ -88,9 +92,10 @@ class FolderScan:
             slots += needed
             previous = (key, name)
             self.total += entry.size
-            directory.children.append(entry)
+            children.append(entry)
         if self.total > MOST_BYTES:
             raise ImageError(f"{self.path}: more than {MOST_BYTES >> 40} TiB of files; give a folder with less in it")
+        return children
 
     def _take(self, item: "os.DirEntry[str]", above: tuple[str, ...]) -> FolderEntry:
         try:

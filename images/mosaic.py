@@ -1,7 +1,7 @@
 """A read-only block device put together from pieces that are computed or read when asked for, zeros between them."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from images.block import check_range
 from images.errors import ImageError, WriteProtected
@@ -38,6 +38,10 @@ class Mosaic:
         """Puts bytes at `offset`; as place()."""
         self.place(offset, len(data), lambda start, count: data[start : start + count])
 
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """(offset, size) of the pieces in their order; between them all is zero (images.sparse.Sparse)."""
+        return zip(self._starts, (size for size, _ in self._pieces), strict=True)
+
     def read(self, offset: int, count: int) -> bytes:
         """BlockDevice.read()."""
         check_range(self, offset, count)
@@ -62,7 +66,7 @@ class Mosaic:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Refused: WriteProtected; an OverlayDevice over it takes changes."""
-        raise WriteProtected("the disk is made from a folder and takes no changes of its own")
+        raise WriteProtected("the disk is made up of files and takes no changes of its own")
 
     def flush(self) -> None:
         """Nothing to do."""

@@ -19,3 +19,11 @@ class DamagedImageError(LoaderError):
 
 class BaseTakenError(LoaderError):
     """The image has no relocations and cannot lie where it was asked to. UEFI: EFI_LOAD_ERROR."""
+
+
+class SigningError(LoaderError):
+    """A key or certificate that an image cannot be signed with; the message never has anything of the key in it."""
+
+
+class NotElfError(LoaderError):
+    """The file is no ELF program."""

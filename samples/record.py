@@ -22,7 +22,8 @@ def main() -> None:
         "compiler": version_line([arguments.compiler, "--version"]),
         "linker": version_line([arguments.linker, "--version"]),
         "files": {
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(arguments.built.glob("*.efi"))
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(arguments.built.glob("*.e[fl][fi]"))
         },
     }
     print(json.dumps(record, indent=2))

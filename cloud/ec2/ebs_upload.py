@@ -150,7 +150,9 @@ class Upload:
         try:
             self._patience.wait_for("", look, seconds=_FRESH_SECONDS)
         except TimedOut:
-            raise Gone(f"snapshot {self._snapshot} does not exist, for {_FRESH_SECONDS} seconds now", where="EBS") from None
+            raise Gone(
+                f"snapshot {self._snapshot} does not exist, for {_FRESH_SECONDS} seconds now", where="EBS"
+            ) from None
 
 
 def _is_passing(error: "ClientError") -> bool:

@@ -139,7 +139,9 @@ class ImageStep(Step):
         seen = wait_available(self._aws.ec2(), resource.id, resource.place, self._patience)
         wanted = _BOOT_MODES[self._uefi]
         if seen.get("BootMode") != wanted:
-            raise Failed(f"image {resource.id} has boot mode {seen.get('BootMode')}, wanted {wanted}", where=resource.place)
+            raise Failed(
+                f"image {resource.id} has boot mode {seen.get('BootMode')}, wanted {wanted}", where=resource.place
+            )
         return {"name": seen.get("Name")}
 
 
@@ -189,5 +191,3 @@ class CopyStep(Step):
         assert resource is not None
         wait_available(self._aws.ec2(self._region), resource.id, self._region, self._patience)
         return {}
-
-

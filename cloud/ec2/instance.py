@@ -131,7 +131,9 @@ class InstanceStep(Step):
             )
         wanted = "uefi" if self._order.image.boot == BOOT_UEFI else "legacy-bios"
         if facts["boot_mode"] not in (wanted, None):
-            raise Failed(f"instance {resource.id} started by {facts['boot_mode']}, wanted {wanted}", where=resource.place)
+            raise Failed(
+                f"instance {resource.id} started by {facts['boot_mode']}, wanted {wanted}", where=resource.place
+            )
         return facts
 
     def _wait_running(self, resource: Resource) -> "InstanceTypeDef":

@@ -107,7 +107,9 @@ def refusal(error: "ClientError") -> CloudError:
     if code in _CAPACITY:
         return QuotaExceeded(said, where=where, next_step="try another --zone, --machine-type or --region")
     if code in _THROTTLED:
-        return Unreachable(f"{code}, in every try", where=where, next_step="wait a while and run the same command again")
+        return Unreachable(
+            f"{code}, in every try", where=where, next_step="wait a while and run the same command again"
+        )
     if code == "InvalidAMIName.Duplicate":
         return NameTaken(said, where=where, next_step="say another --image-name, or delete that image")
     if code in ("IdempotentParameterMismatch", "ConflictException"):

@@ -112,7 +112,9 @@ class SnapshotStep(Step):
             **encryption,
         )
         if answer["BlockSize"] != 512 << 10:
-            raise Failed(f"EBS answers with blocks of {answer['BlockSize']} bytes, wanted 524288", where=self._aws.region)
+            raise Failed(
+                f"EBS answers with blocks of {answer['BlockSize']} bytes, wanted 524288", where=self._aws.region
+            )
         return Resource("snapshot", answer["SnapshotId"], self._aws.region)
 
     @aws_words()

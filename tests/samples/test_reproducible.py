@@ -24,7 +24,7 @@ def need_tool(role: str) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.efi"))}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.e[fl][fi]"))}
 
 
 def test_built_files_are_the_recorded_ones() -> None:

@@ -5,7 +5,7 @@ from struct import Struct
 
 from images.fat import times
 from images.fat.names import SLOT, decode_short, encode_long, make_short
-from images.folder_scan import FolderEntry
+from images.fat_tree import TreeEntry
 from images.tree import ARCHIVE, DIRECTORY, READ_ONLY, fold
 
 # DIR_Name, Attr, NTRes, CrtTimeTenth, CrtTime, CrtDate, LstAccDate, FstClusHI, WrtTime, WrtDate, FstClusLO, FileSize
@@ -18,7 +18,7 @@ class DirectoryImage:
 
     __slots__ = ("_names", "entry", "parent", "size")
 
-    def __init__(self, entry: FolderEntry, parent: "DirectoryImage | None") -> None:
+    def __init__(self, entry: TreeEntry, parent: "DirectoryImage | None") -> None:
         """`entry` with its children, in `parent`; the root has none, and the volume's label in it."""
         self.entry = entry
         self.parent = parent
@@ -26,7 +26,7 @@ class DirectoryImage:
         lead = 1 if parent is None else 2
         self.size = lead * SLOT + sum(SLOT + len(long) for _, long in self._names)
 
-    def pack(self, clusters: Mapping[FolderEntry, int], label: bytes) -> bytes:
+    def pack(self, clusters: Mapping[TreeEntry, int], label: bytes) -> bytes:
         """The `size` bytes. `clusters`: the first of all but empty files; `label`: that entry's 32 bytes."""
         parent = self.parent
         if parent is None:
@@ -41,7 +41,7 @@ class DirectoryImage:
         return b"".join(parts)
 
 
-def _names(children: list[FolderEntry]) -> list[tuple[bytes, bytes]]:
+def _names(children: list[TreeEntry]) -> list[tuple[bytes, bytes]]:
     """(short name, long name slots) of each. A name that is a short one already stays its own and nobody else's."""
     taken: set[bytes] = set()
     own: dict[str, tuple[bytes, bool]] = {}
@@ -64,7 +64,7 @@ def _names(children: list[FolderEntry]) -> list[tuple[bytes, bytes]]:
     return names
 
 
-def _record(short: bytes, entry: FolderEntry, cluster: int) -> bytes:
+def _record(short: bytes, entry: TreeEntry, cluster: int) -> bytes:
     date, clock, hundredths = times.encode(entry.modified)
     attributes = DIRECTORY if entry.is_dir else ARCHIVE | (READ_ONLY if entry.read_only else 0)
     high, low = cluster >> 16, cluster & 0xFFFF
