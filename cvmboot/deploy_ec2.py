@@ -42,6 +42,9 @@ def deploy(
         str | None,
         typer.Option("--machine-type", help=f"Default {DEFAULT_TYPE}, with --snp {DEFAULT_SNP_TYPE}.", metavar="TYPE"),
     ] = None,
+    image_name: Annotated[
+        str | None, typer.Option("--image-name", help="The AMI's name. Default: name and run.", metavar="NAME")
+    ] = None,
     zone: Annotated[
         str | None, typer.Option("--zone", help="Availability zone. Default: AWS chooses.", metavar="ZONE")
     ] = None,
@@ -104,6 +107,7 @@ def deploy(
     options: dict[str, Any] = {
         "machine_type": machine_type or (DEFAULT_SNP_TYPE if snp else DEFAULT_TYPE),
         "snp": snp,
+        "image_name": image_name,
         "zone": zone,
         "subnet": subnet,
         "security_groups": security_group or [],
@@ -116,7 +120,7 @@ def deploy(
         "via": via,
         "bucket": bucket,
     }
-    access = {"profile": profile, "timeout": timeout}
+    access = {"profile": profile, "timeout": timeout, "copy_to": options["copy_to"], "bucket": bucket}
     raise typer.Exit(_deploy(given, region, options, access, secure_boot_keys, size, add))
 
 

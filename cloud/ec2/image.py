@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import ImageTypeDef
 
 ROOT_DEVICE = "/dev/xvda"
-_BOOT_MODES: dict[str, Any] = {True: "uefi", False: "legacy-bios"}
+_BOOT_MODES: dict[bool, Any] = {True: "uefi", False: "legacy-bios"}
 _FRESH_SECONDS = 120
 
 
@@ -171,13 +171,14 @@ class CopyStep(Step):
         """Step.create(). A key of the home region is not known elsewhere: copies are encrypted with the account's."""
         image = made["image"].resource
         assert image is not None
+        encryption: dict[str, Any] = {"Encrypted": True} if self._options.encrypt else {}
         answer = self._aws.ec2(self._region).copy_image(
             Name=image_name(self._labels, self._options),
             SourceImageId=image.id,
             SourceRegion=image.place,
             ClientToken=token,
             TagSpecifications=specifications(self._labels, "image", "snapshot"),
-            **({"Encrypted": True} if self._options.encrypt else {}),
+            **encryption,
         )
         return Resource("image", answer["ImageId"], self._region)
 

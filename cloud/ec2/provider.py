@@ -1,0 +1,108 @@
+"""Amazon EC2 as cloud.provider wants it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cloud.ec2 import inventory, preflight, serial_console
+from cloud.ec2.image import CopyStep, ImageStep
+from cloud.ec2.instance import InstanceStep
+from cloud.ec2.options import Ec2Options
+from cloud.ec2.refusals import aws_words, server_time
+from cloud.ec2.s3_import import ImportedStep, ImportStep, ObjectStep
+from cloud.ec2.session import Aws
+from cloud.ec2.snapshot import SnapshotStep
+from cloud.errors import Failed
+from cloud.labels import PRODUCT_INSTANCE, Labels
+from cloud.order import Order
+from cloud.plan import Check
+from cloud.progress import Report
+from cloud.provider import Provider
+from cloud.resource import Found, Resource
+from cloud.source import Source
+from cloud.steps import Step
+from cloud.wait import Patience
+
+DEFAULT_TIMEOUT = 1800
+
+
+def open_provider(place: str, access: dict[str, Any]) -> "Ec2":
+    """EC2 in a region, "" for the SDK's. `access`: profile, timeout in seconds, regions of copies, bucket; all may lack."""
+    return Ec2(
+        Aws(place, access.get("profile")),
+        Patience(float(access.get("timeout") or DEFAULT_TIMEOUT)),
+        list(access.get("copy_to") or ()),
+        access.get("bucket"),
+    )
+
+
+class Ec2(Provider):
+    """One account, its home region, and the regions of its copies."""
+
+    name = "ec2"
+    deletion_order = inventory.DELETION_ORDER
+
+    def __init__(self, aws: Aws, patience: Patience, copy_to: list[str], bucket: str | None) -> None:
+        self._aws = aws
+        self._patience = patience
+        self._regions = list(dict.fromkeys([aws.region, *copy_to]))
+        self._bucket = bucket
+
+    @property
+    def place(self) -> str:
+        """Provider.place: the home region."""
+        return self._aws.region
+
+    def preflight(self, order: Order, labels: Labels) -> list[Check]:
+        """Provider.preflight()."""
+        return preflight.preflight(self._aws, order, Ec2Options.of(order.options), labels)
+
+    def settings(self, order: Order) -> dict[str, str]:
+        """Provider.settings()."""
+        options = Ec2Options.of(order.options)
+        settings = {"region": ", ".join(self._regions), "image": "private to the account"}
+        if options.encrypt:
+            settings["encryption"] = options.kms_key or "the account's EBS key"
+        if order.product == PRODUCT_INSTANCE:
+            settings["machine"] = f"{options.machine_type}{', SEV-SNP confidential VM' if options.snp else ''}"
+            settings["reachable"] = "public address" if options.public_ip else "inside its VPC only"
+            settings["at shutdown"] = options.on_shutdown
+        return settings
+
+    def steps(self, order: Order, labels: Labels, source: Source, report: Report) -> list[Step]:
+        """Provider.steps()."""
+        aws, patience, options = self._aws, self._patience, Ec2Options.of(order.options)
+        aws.tell = report.say
+        steps: list[Step] = []
+        if options.via == "s3":
+            steps += [
+                ObjectStep(aws, labels, options.bucket or "", source, report),
+                ImportStep(aws, labels, options, source, report, patience),
+                ImportedStep(aws, labels, patience),
+            ]
+        else:
+            steps.append(SnapshotStep(aws, labels, options, source, report, patience))
+        steps.append(ImageStep(aws, labels, options, order, patience))
+        steps += [CopyStep(aws, labels, options, region, patience) for region in options.copy_to]
+        if order.product == PRODUCT_INSTANCE:
+            steps.append(InstanceStep(aws, labels, options, order, patience))
+        return steps
+
+    def discover(self, run: str = "", name: str = "") -> list[Found]:
+        """Provider.discover()."""
+        return inventory.discover(self._aws, self._regions, self._bucket, run, name)
+
+    def delete(self, resource: Resource) -> None:
+        """Provider.delete()."""
+        inventory.delete(self._aws, resource, self._patience)
+
+    def console(self, instance: Resource, follow: bool) -> Iterator[str]:
+        """Provider.console()."""
+        return serial_console.console(self._aws.ec2(instance.place), instance.id, follow, self._patience)
+
+    @aws_words()
+    def now(self) -> int:
+        """Provider.now(): the date in the header of an answer."""
+        moment = server_time(self._aws.client("sts").get_caller_identity())
+        if not moment:
+            raise Failed("AWS's answer has no date", where="AWS", next_step="leftovers cannot be told by their age now")
+        return moment
