@@ -54,7 +54,7 @@ def deploy(deployment: Deployment, order: Order, *, dry_run: bool = False, repla
     labels = Labels(run, order.name, order.fingerprint, created, order.product, deployment.version)
     steps = provider.steps(order, labels, deployment.source, deployment.report)
     checks = provider.preflight(order, labels)
-    title = f"{order.name}: run {run} on {order.provider}, {order.place}"
+    title = f"{order.name}: {f'run {run}' if same else 'a new run'} on {order.provider}, {order.place}"
     settings = {
         "image": f"{order.image.sha256} ({order.image.size} bytes, {order.image.boot})",
         **provider.settings(order),

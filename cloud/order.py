@@ -39,7 +39,10 @@ class Order:
     options: dict[str, Any] = field(default_factory=dict)
     """The provider's options as plain JSON data: whatever changes what is made."""
     access: dict[str, Any] = field(default_factory=dict)
-    """How the cloud is reached and how long is waited (a profile's name, an end point, a timeout): no part of the fingerprint."""
+    """How the cloud is reached, how long is waited, where else to look: no part of the fingerprint.
+
+    Several runs' are put together, newer values over older ones, and lists joined.
+    """
     keys: SecureBootKeys | None = None
     """Their digest is part of the fingerprint; they themselves are not written into the journal."""
     read_keys_digest: str = ""

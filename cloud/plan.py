@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from io import StringIO
+from typing import IO, TYPE_CHECKING, Any
 
 from cloud.journal import DELETED, DONE, MADE, StepRecord
 from cloud.steps import Step
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 CREATE, FINISH, KEEP = "create", "finish", "keep"
 OK, WARNING, BAD = "ok", "warning", "bad"
@@ -70,12 +74,18 @@ def plan_of(
 def write_plan(plan: Plan, output: IO[str]) -> None:
     """Write a plan as a table; colours only on a terminal."""
     from rich.console import Console
+
+    if not output.isatty():
+        text = StringIO()
+        _write(plan, Console(file=text, highlight=False, width=200, no_color=True, markup=False))
+        output.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
+    else:
+        _write(plan, Console(file=output, highlight=False, markup=False))
+
+
+def _write(plan: Plan, console: "Console") -> None:
     from rich.table import Table
 
-    plain = not output.isatty()
-    console = Console(
-        file=output, highlight=False, soft_wrap=plain, width=160 if plain else None, no_color=plain, markup=False
-    )
     console.print(plan.title, style="bold")
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
     for name, value in plan.settings.items():

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import Any
 
 from cloud.errors import CloudError
-from cloud.journal import Record
 from cloud.provider import Provider
 
 _MODULES = {"ec2": "cloud.ec2.provider", "gce": "cloud.gce.provider"}
@@ -18,8 +17,3 @@ def provider_at(name: str, place: str, access: dict[str, Any] | None = None) -> 
     provider = import_module(_MODULES[name]).open_provider(place, access or {})
     assert isinstance(provider, Provider)
     return provider
-
-
-def provider_of(record: Record) -> Provider:
-    """The provider of a run that a journal remembers."""
-    return provider_at(record.order.provider, record.order.place, record.order.access)

@@ -52,19 +52,19 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 def _providers(journal: "Journal", ec2: list[str] | None, gce: list[str] | None) -> "Iterator[Provider]":
     """Those of the places that the journal knows, and of those named; each once."""
-    from cloud.providers import provider_at, provider_of
+    from cloud.providers import provider_at
 
-    seen = set()
-    for record in reversed(journal.records()):
-        place = (record.order.provider, record.order.place)
-        if place not in seen:
-            seen.add(place)
-            yield provider_of(record)
-    for name, places in (("ec2", ec2), ("gce", gce)):
-        for where in places or ():
-            if (name, where) not in seen:
-                seen.add((name, where))
-                yield provider_at(name, where)
+    places: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in journal.records():
+        access = places.setdefault((record.order.provider, record.order.place), {})
+        for key, value in record.order.access.items():
+            # What several runs know of a place is put together: regions of copies, buckets.
+            access[key] = list(dict.fromkeys([*access.get(key, []), *value])) if isinstance(value, list) else value
+    for name, given in (("ec2", ec2), ("gce", gce)):
+        for where in given or ():
+            places.setdefault((name, where), {})
+    for (name, where), access in places.items():
+        yield provider_at(name, where, access)
 
 
 def _runs(journal: "Journal", ec2: list[str] | None, gce: list[str] | None) -> "Iterator[tuple[Provider, Run]]":

@@ -188,7 +188,8 @@ def show_run(run: "Record") -> None:
         if step.resource is not None and step.state == "done":
             sys.stdout.write(f"{name:12} {step.resource.id}  {step.resource.place}\n")
     for key, value in _instance_facts(run).items():
-        sys.stdout.write(f"{key:12} {value}\n")
+        if value not in (None, ""):
+            sys.stdout.write(f"{key:12} {value}\n")
     sys.stdout.write(f"{'run':12} {run.run}\n")
 
 

@@ -120,7 +120,12 @@ def deploy(
         "via": via,
         "bucket": bucket,
     }
-    access = {"profile": profile, "timeout": timeout, "copy_to": options["copy_to"], "bucket": bucket}
+    access = {
+        "profile": profile,
+        "timeout": timeout,
+        "copy_to": options["copy_to"],
+        "buckets": [bucket] if bucket else [],
+    }
     raise typer.Exit(_deploy(given, region, options, access, secure_boot_keys, size, add))
 
 

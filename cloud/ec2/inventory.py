@@ -24,11 +24,13 @@ _IN_USE_SECONDS = 300
 
 
 @aws_words()
-def discover(aws: Aws, regions: list[str], bucket: str | None, run: str, name: str) -> list[Found]:
-    """Everything with our labels in these regions, and in the bucket if there is one."""
+def discover(aws: Aws, regions: list[str], buckets: list[str], run: str, name: str) -> list[Found]:
+    """Everything with our labels in these regions; objects and import tasks only if there are buckets."""
     found = [each for region in regions for each in _in_region(aws.ec2(region), region, run, name)]
-    if bucket and not name:
-        found += _objects(aws, bucket, run)
+    if buckets:
+        found += _import_tasks(aws.ec2(), aws.region, run, name)
+    if not name:
+        found += [each for bucket in buckets for each in _objects(aws, bucket, run)]
     return [each for each in found if is_ours(each.labels)]
 
 
@@ -76,6 +78,9 @@ def _in_region(ec2: "EC2Client", region: str, run: str, name: str) -> Iterator[F
                     _seconds(volume.get("CreateTime")),
                     facts={"size_gib": volume.get("Size")},
                 )
+
+
+def _import_tasks(ec2: "EC2Client", region: str, run: str, name: str) -> Iterator[Found]:
     for tasks in ec2.get_paginator("describe_import_snapshot_tasks").paginate():
         for task in tasks["ImportSnapshotTasks"]:
             labels, detail = read_tags(task.get("Tags", [])), task.get("SnapshotTaskDetail", {})

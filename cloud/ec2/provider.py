@@ -26,12 +26,12 @@ DEFAULT_TIMEOUT = 1800
 
 
 def open_provider(place: str, access: dict[str, Any]) -> "Ec2":
-    """EC2 in a region, "" for the SDK's. `access`: profile, timeout in seconds, regions of copies, bucket; all may lack."""
+    """EC2 in a region, "" for the SDK's. `access`: profile, timeout in seconds, copy_to, buckets; all may lack."""
     return Ec2(
         Aws(place, access.get("profile")),
         Patience(float(access.get("timeout") or DEFAULT_TIMEOUT)),
         list(access.get("copy_to") or ()),
-        access.get("bucket"),
+        list(access.get("buckets") or ()),
     )
 
 
@@ -41,11 +41,11 @@ class Ec2(Provider):
     name = "ec2"
     deletion_order = inventory.DELETION_ORDER
 
-    def __init__(self, aws: Aws, patience: Patience, copy_to: list[str], bucket: str | None) -> None:
+    def __init__(self, aws: Aws, patience: Patience, copy_to: list[str], buckets: list[str]) -> None:
         self._aws = aws
         self._patience = patience
         self._regions = list(dict.fromkeys([aws.region, *copy_to]))
-        self._bucket = bucket
+        self._buckets = buckets
 
     @property
     def place(self) -> str:
@@ -59,7 +59,7 @@ class Ec2(Provider):
     def settings(self, order: Order) -> dict[str, str]:
         """Provider.settings()."""
         options = Ec2Options.of(order.options)
-        settings = {"region": ", ".join(self._regions), "image": "private to the account"}
+        settings = {"region": ", ".join(self._regions), "visibility": "image and snapshot private to the account"}
         if options.encrypt:
             settings["encryption"] = options.kms_key or "the account's EBS key"
         if order.product == PRODUCT_INSTANCE:
@@ -89,7 +89,7 @@ class Ec2(Provider):
 
     def discover(self, run: str = "", name: str = "") -> list[Found]:
         """Provider.discover()."""
-        return inventory.discover(self._aws, self._regions, self._bucket, run, name)
+        return inventory.discover(self._aws, self._regions, self._buckets, run, name)
 
     def delete(self, resource: Resource) -> None:
         """Provider.delete()."""

@@ -1,5 +1,6 @@
 """AWS as the SDK's own credential chain opens it: clients with bounded timeouts and adaptive, visible retries."""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ class Aws:
         import boto3
         from botocore.exceptions import NoRegionError
 
-        self._session: Session = boto3.Session(profile_name=profile, region_name=region or None)
+        # boto3 knows AWS_DEFAULT_REGION only, every other SDK and tool of AWS's AWS_REGION too.
+        wanted = region or os.environ.get("AWS_REGION") or None
+        self._session: Session = boto3.Session(profile_name=profile, region_name=wanted)
         if not self._session.region_name:
             raise NoRegionError
         self.region: str = self._session.region_name
