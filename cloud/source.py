@@ -6,7 +6,7 @@ from cloud.errors import Unfit
 from cloud.order import ImageFacts
 from images.block import BlockDevice
 from images.errors import ImageError
-from images.sparse import nonzero_blocks
+from images.sparse import nonzero_blocks, spans
 
 GIB = 1 << 30
 
@@ -24,6 +24,10 @@ class Source:
     def size(self) -> int:
         """Bytes."""
         return self.device.size
+
+    def most_blocks(self, unit: int) -> int:
+        """How many blocks of `unit` bytes may hold something else than zeros, known without reading."""
+        return sum(-(-size // unit) for _, size in spans(self.device, unit, unit))
 
     def check(self) -> None:
         """To be called when all was read: Unfit if what was read is not what the digest is of."""

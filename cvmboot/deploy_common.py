@@ -200,6 +200,7 @@ def _instance_facts(run: "Record") -> dict[str, Any]:
 
 def follow_console(provider: "Provider", instance: "Resource", *, follow: bool) -> None:
     """Write an instance's console to standard output. Ctrl-C ends the watching, not the machine."""
+    sys.stdout.flush()
     try:
         for text in provider.console(instance, follow):
             sys.stdout.buffer.write(text.encode(errors="replace"))

@@ -76,10 +76,10 @@ class Upload:
     def put_all(self, advance: Callable[[int], None] = lambda count: None) -> tuple[int, str]:
         """Puts what was not sent yet. Gives (blocks that the snapshot has, their LINEAR checksum in base64).
 
-        The whole disk is read in any case: the checksum needs it. `advance(bytes)` as the disk is worked off, zeros too.
+        All data of the disk is read in any case: the checksum needs it. `advance(bytes)` of blocks that are put.
         Memory: two blocks for each of WORKERS. After an error nothing more is sent, and what was is in `sent`.
         """
-        count, linear, position = 0, sha256(), 0
+        count, linear = 0, sha256()
         running: dict[Future[None], int] = {}
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="ebs") as pool:
             try:
@@ -87,28 +87,28 @@ class Upload:
                     digest = sha256(data).digest()
                     linear.update(digest)
                     count += 1
-                    if index not in self.sent:
+                    if index in self.sent:
+                        advance(BLOCK)
+                    else:
                         running[pool.submit(self._put, index, data, digest)] = index
                     while len(running) >= 2 * WORKERS:
-                        self._collect(running)
-                    advance((index + 1) * BLOCK - position)
-                    position = (index + 1) * BLOCK
+                        advance(self._collect(running))
                 while running:
-                    self._collect(running)
+                    advance(self._collect(running))
             except BaseException:
                 for future in running:
                     future.cancel()
                 raise
-        advance(max(0, self._source.size - position))
         return count, b64encode(linear.digest()).decode()
 
-    def _collect(self, running: dict[Future[None], int]) -> None:
-        """Waits for one block or more that are put. Raises what a put has raised, after all that went well are noted."""
+    def _collect(self, running: dict[Future[None], int]) -> int:
+        """Waits for one block or more that are put; gives their bytes. Raises what a put has raised, after noting the others."""
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=lambda future: future.exception() is not None):
             index = running.pop(future)
             future.result()
             self.sent.add(index)
+        return len(done) * BLOCK
 
     def complete(self, count: int, checksum: str) -> None:
         """Seals the snapshot; EBS then takes a while to complete it. Gone if it is not there."""

@@ -80,7 +80,7 @@ def _image_checks(order: Order, options: Ec2Options) -> Iterator[Check]:
 
 def _name(aws: Aws, labels: Labels, options: Ec2Options) -> Iterator[Check]:
     name = image_name(labels, options)
-    for region in (aws.region, *options.copy_to):
+    for region in (aws.region, *_open_copies(aws, options)):
         found = aws.ec2(region).describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])["Images"]
         strangers = [each for each in found if read_tags(each.get("Tags", [])).get(RUN) != labels.run]
         if strangers:
@@ -88,6 +88,10 @@ def _name(aws: Aws, labels: Labels, options: Ec2Options) -> Iterator[Check]:
             yield Check("image name", BAD, text)
         else:
             yield Check("image name", OK, f"{name}, free in {region}" if not found else f"{name}, this run's")
+
+
+def _open_copies(aws: Aws, options: Ec2Options) -> list[str]:
+    return [region for region in options.copy_to if all(check.outcome == OK for check in _region(aws, region))]
 
 
 def _machine_type(aws: Aws, order: Order, options: Ec2Options) -> Iterator[Check]:

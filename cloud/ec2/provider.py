@@ -89,7 +89,18 @@ class Ec2(Provider):
 
     def discover(self, run: str = "", name: str = "") -> list[Found]:
         """Provider.discover()."""
-        return inventory.discover(self._aws, self._regions, self._buckets, run, name)
+        return inventory.discover(self._aws, self._open_regions(), self._buckets, run, name)
+
+    @aws_words()
+    def _open_regions(self) -> list[str]:
+        """Those of our regions that the account may use: any other answers as if the credentials were bad."""
+        home, *others = self._regions
+        if not others:
+            return [home]
+        known = self._aws.ec2().describe_regions(AllRegions=True)["Regions"]
+        closed = [region["RegionName"] for region in known if region.get("OptInStatus") == "not-opted-in"]
+        there = [region["RegionName"] for region in known if region["RegionName"] not in closed]
+        return [home, *(region for region in others if region in there)]
 
     def delete(self, resource: Resource) -> None:
         """Provider.delete()."""

@@ -189,7 +189,7 @@ def _of_the_sdk(error: Exception) -> CloudError:
         return NotSignedIn(str(error), where="AWS", next_step="name a profile of ~/.aws/config with --profile")
     if isinstance(error, exceptions.NoRegionError | exceptions.InvalidRegionError):
         return CloudError("no region", where="AWS", next_step="say --region, such as --region us-east-2")
-    if isinstance(error, exceptions.HTTPClientError):
+    if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
         address = error.kwargs.get("endpoint_url", "")
         return Unreachable(
             f"no answer ({name}){f' from {address}' if address else ''}",

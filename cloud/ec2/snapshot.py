@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloud.ec2.ebs_upload import Indexes, Upload
+from cloud.ec2.ebs_upload import BLOCK, Indexes, Upload
 from cloud.ec2.options import Ec2Options
 from cloud.ec2.refusals import aws_words, code_of
 from cloud.ec2.session import Aws
@@ -111,7 +111,7 @@ class SnapshotStep(Step):
             Timeout=ABANDONED_MINUTES,
             **encryption,
         )
-        if answer["BlockSize"] != 512 << 10:
+        if answer["BlockSize"] != BLOCK:
             raise Failed(
                 f"EBS answers with blocks of {answer['BlockSize']} bytes, wanted 524288", where=self._aws.region
             )
@@ -146,7 +146,8 @@ class SnapshotStep(Step):
         upload = Upload(self._aws.ebs(), resource.id, self._source, self._patience, sent)
         told = time.monotonic()
         try:
-            with self._report.transfer("upload", self._source.size) as bar:
+            most = self._source.most_blocks(BLOCK) * BLOCK
+            with self._report.transfer("upload", most) as bar:
 
                 def advance(count: int) -> None:
                     nonlocal told
@@ -156,6 +157,7 @@ class SnapshotStep(Step):
                         note({"sent": str(sent)})
 
                 count, checksum = upload.put_all(advance)
+                bar.advance(most - count * BLOCK)  # what might have held data, and held zeros
             self._source.check()
         finally:
             note({"sent": str(sent)})

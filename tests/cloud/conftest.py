@@ -1,23 +1,48 @@
-"""What the tests of the clouds share."""
+"""What the tests of the clouds share: the stand-in for AWS, the command line, an application."""
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from strict_aws.server import Server
+    from strict_aws.world import World
+
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "cvmboot"]
 PATIENCE = 100
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+@dataclass
+class Ran:
+    """What a command line came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        """Of standard error: where a refusal stands."""
+        return self.err.rstrip("\n").rpartition("\n")[2]
+
+
+Command = Callable[..., Ran]
 
 
 @pytest.fixture(scope="session")
-def aws_server() -> "Iterator[Server]":  # type: ignore[name-defined]  # noqa: F821
+def aws_server() -> "Iterator[Server]":
     """The stand-in for AWS: one for all tests of a process."""
+    pytest.importorskip("moto")
     from strict_aws.server import Server
 
     server = Server()
@@ -25,8 +50,20 @@ def aws_server() -> "Iterator[Server]":  # type: ignore[name-defined]  # noqa: F
     server.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _service_models_are_read_once() -> "Iterator[None]":
+    """Each command opens an AWS session of its own, and each session parses a megabyte of JSON anew: not in tests."""
+    import botocore.session
+    from botocore.loaders import create_loader
+
+    loader = create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session.botocore.loaders, "create_loader", lambda *_: loader)
+        yield
+
+
 @pytest.fixture
-def world(aws_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "World":  # type: ignore[name-defined]  # noqa: F821
+def world(aws_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "World":
     """AWS as on the first day, in this process's and its children's environment."""
     from strict_aws.server import environment
     from strict_aws.world import WORLD
@@ -45,19 +82,42 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.fixture
-def cvmboot(state: Path) -> Run:
-    """Run the command line to its end, with a journal of its own."""
+SMALL_DISK = ("--size", "70M")
+"""A disk of 1 GiB takes a second to hash; no test needs one."""
 
-    def run(*words: object, **options: object) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*COMMAND, *map(str, words), "--state", str(state)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            **options,  # type: ignore[call-overload]
-        )
+
+@pytest.fixture
+def deploy(state: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `cvmboot deploy ...` with a journal of its own, in this process: main() is what the installed script calls.
+
+    Applications become small disks, and nobody waits long.
+    """
+    from cloud import wait
+
+    monkeypatch.setattr(wait, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(wait, "LONGEST_PAUSE", 0.1)
+
+    def run(*words: object) -> Ran:
+        from cvmboot.cli import main
+
+        if words[0] in ("ec2", "gce") and str(words[1]).endswith((".efi", ".elf")) and "--size" not in words:
+            words = (*words, *SMALL_DISK)
+        out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(["deploy", *map(str, words), "--state", str(state)])
+        out.flush()
+        return Ran(status, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
+
+    return run
+
+
+@pytest.fixture
+def deploy_process(state: Path) -> Callable[..., "subprocess.Popen[str]"]:
+    """The same in a process of its own, started and not waited for."""
+
+    def run(*words: object) -> "subprocess.Popen[str]":
+        command = [*COMMAND, "deploy", *map(str, words), "--state", str(state)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return run
 
@@ -65,12 +125,17 @@ def cvmboot(state: Path) -> Run:
 @pytest.fixture
 def application() -> Path:
     """A small EFI application."""
-    return Path(__file__).parents[2] / "samples" / "built" / "hello.efi"
+    return ROOT / "samples" / "built" / "hello.efi"
 
 
-def needs(tool: str) -> str:
+@pytest.fixture
+def tool() -> Callable[[str], str]:
     """The path of a tool; skips the test without it."""
-    path = shutil.which(tool)
-    if path is None:
-        pytest.skip(f"{tool} is not installed")
-    return path
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return find

@@ -1,4 +1,4 @@
-"""The EBS direct APIs, strict: 512 KiB blocks, checksums of blocks and snapshot, tokens, pending states, fresh snapshots unknown."""
+"""The EBS direct APIs, strict: blocks of 512 KiB, checksums of blocks and snapshot, tokens, states, fresh snapshots."""
 
 import re
 from base64 import b64decode, b64encode

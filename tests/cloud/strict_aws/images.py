@@ -42,6 +42,11 @@ class StrictAmi(Ami):
     def public(self) -> bool:
         return self.is_public
 
+    @property
+    def uefi(self) -> str | None:
+        """What moto calls the attribute uefiData."""
+        return self.uefi_data
+
 
 def _make(backend: Any, name: str, description: str, mappings: list[dict[str, Any]], tags: dict[str, str]) -> StrictAmi:
     """An image of snapshots that are there; moto's constructor makes one of its own, which goes again."""

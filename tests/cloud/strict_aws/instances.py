@@ -124,6 +124,8 @@ def _disk(backend: Any, instance: Any, image: Any) -> None:
 def power_off(backend: Any, name: str) -> None:
     """The guest shuts down: what then happens is what was ordered at its start."""
     instance = backend.get_instance(name)
+    if instance.state != "running":
+        return
     if instance.instance_initiated_shutdown_behavior == "terminate":
         instance.terminate()
     else:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from pathlib import Path
-from threading import Thread
+from threading import Thread, local
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -73,7 +73,8 @@ def _request(environ: dict[str, Any]) -> Request:
 
 
 def _answer(start: Any, request: Request, answer: Answer) -> list[bytes]:
-    headers = [("Date", formatdate(time.time() + answer.skew, usegmt=True))]
+    _clock.skew = answer.skew
+    headers = []
     if request.service in ("ec2", "sts"):
         headers.append(("Content-Type", "text/xml"))
         error = f"<Error><Code>{answer.code}</Code><Message>{answer.message}</Message></Error>"
@@ -93,6 +94,10 @@ def _answer(start: Any, request: Request, answer: Answer) -> list[bytes]:
     return [body]
 
 
+_clock = local()
+"""What the thread's next answer says of the time."""
+
+
 class _Handler(MotoRequestHandler):
     """HTTP/1.1, so that connections stay as they do at AWS; a CutOff closes one without an answer."""
 
@@ -103,6 +108,11 @@ class _Handler(MotoRequestHandler):
             super().run_wsgi()
         except CutOff:
             self.close_connection = True
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The date in the header."""
+        skew, _clock.skew = getattr(_clock, "skew", 0), 0
+        return formatdate((timestamp or time.time()) + skew, usegmt=True)
 
     def log_request(self, *_: Any) -> None:
         """Quiet."""
