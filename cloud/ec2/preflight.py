@@ -210,9 +210,8 @@ def _vcpus_of(instance: Any) -> int:
 
 
 def _region(aws: Aws, region: str) -> Iterator[Check]:
-    found = aws.ec2().describe_regions(Filters=[{"Name": "region-name", "Values": [region]}], AllRegions=True)[
-        "Regions"
-    ]
+    known = aws.ec2().describe_regions(AllRegions=True)["Regions"]
+    found = [each for each in known if each["RegionName"] == region]
     if not found:
         yield Check(f"copy to {region}", BAD, "there is no such region")
     elif found[0].get("OptInStatus") == "not-opted-in":
