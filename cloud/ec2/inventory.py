@@ -9,7 +9,7 @@ from cloud.ec2.refusals import aws_words, code_of
 from cloud.ec2.s3_import import PREFIX, TASK_ENDED, abort_uploads, split_object
 from cloud.ec2.session import Aws
 from cloud.ec2.tags import filters, read_tags
-from cloud.errors import Failed
+from cloud.errors import Failed, TimedOut
 from cloud.labels import NAME, RUN, TOOL, is_ours, is_run
 from cloud.resource import Found, Resource
 from cloud.wait import Patience
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DELETION_ORDER = ("instance", "volume", "import-task", "image", "snapshot", "object")
 _LIVE = ("pending", "running", "stopping", "stopped")
-_IN_USE_SECONDS = 300
+_IN_USE_SECONDS = 120
 """A volume and an image let their snapshot go a while after they are gone themselves."""
 
 
@@ -207,4 +207,11 @@ def _until_free(call: Callable[[], Any], resource: Resource, patience: Patience,
     def look() -> bool | None:
         return True if _ignoring(lambda: _ignoring(call, gone), in_use) else None
 
-    patience.wait_for(f"{resource.kind} {resource.id} to be free", look, resource.place, _IN_USE_SECONDS)
+    try:
+        patience.wait_for("", look, resource.place, _IN_USE_SECONDS)
+    except TimedOut:
+        raise Failed(
+            f"{resource.kind} {resource.id} is in use by something that is not of this run, and stays",
+            where=resource.place,
+            next_step="delete what uses it (another image or machine), then run the same command again",
+        ) from None

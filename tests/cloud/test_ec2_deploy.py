@@ -394,3 +394,23 @@ def firmware(tmp_path: Path) -> Callable[[], Path]:
         pytest.skip("no OVMF with SEV metadata is installed")
 
     return find
+
+
+def test_a_snapshot_that_something_else_uses_stays_and_that_is_said(
+    deploy: Command, application: Path, world: "World", ec2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloud.ec2 import inventory
+
+    monkeypatch.setattr(inventory, "_IN_USE_SECONDS", 1)
+    succeeded(deploy("ec2", application, "--image-only"))
+    disk = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": everything()["snapshots"][0]}}]
+    theirs = ec2.register_image(
+        Name="mine", Architecture="x86_64", RootDeviceName="/dev/xvda", BlockDeviceMappings=disk
+    )["ImageId"]
+    ran = deploy("destroy", "hello")
+    assert ran.status == 1 and "is in use by something that is not of this run" in ran.last_line
+    assert everything()["images"] == [theirs]
+    assert "destroying" in deploy("status").out
+    ec2.deregister_image(ImageId=theirs)
+    succeeded(deploy("destroy", "hello"))
+    assert everything() == NOTHING

@@ -206,7 +206,11 @@ class StrictSnapshots(ElasticBlockStore):
                     snapshot.status = "error"
                 elif not WORLD.still_working(snapshot.id):
                     snapshot.status = "completed"
-        return _moto_describe_snapshots(self)
+        answer = _moto_describe_snapshots(self)
+        if "self" not in self._get_param("OwnerIds", []):
+            return answer
+        found = answer.result["Snapshots"]  # type: ignore[index]
+        return ActionResult({"Snapshots": [each for each in found if each.owner_id == self.current_account]})
 
     def delete_snapshot(self) -> ActionResult | EmptyResult:
         wanted = self._get_param("SnapshotId")
