@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -180,6 +181,18 @@ def destroy(
             sys.stdout.write(f"{run.name} {run.run}: destroyed, {count} resources deleted\n")
     if not found:
         sys.stdout.write("nothing to destroy\n")
+
+
+@app.command("uefi-data")
+def uefi_data(
+    folder: Annotated[Path, typer.Argument(help="Folder with PK, KEK, db, dbx.", metavar="DIR")],
+) -> None:
+    """Write Secure Boot keys as Amazon's UefiData: for terraform/ec2, and for `aws ec2 register-image`."""
+    from cloud.ec2 import uefi_data as format_of
+    from cloud.secure_boot_keys import read_keys
+
+    with cloud_errors():
+        sys.stdout.write(format_of.uefi_data(read_keys(folder)) + "\n")
 
 
 @app.command("gc")

@@ -30,6 +30,7 @@ class StrictAmi(Ami):
 
     mappings: list[dict[str, Any]]
     ena_support = False
+    sriov_net_support: str | None = None
     tpm_support: str | None = None
     imds_support: str | None = None
     uefi_data: str | None = None
@@ -128,7 +129,7 @@ class StrictImages(AmisResponse):
         image.root_device_name = get("RootDeviceName")
         image.boot_mode = boot
         image.ena_support = bool(get("EnaSupport"))
-        image.sriov = get("SriovNetSupport")
+        image.sriov = image.sriov_net_support = get("SriovNetSupport")
         image.tpm_support, image.imds_support = get("TpmSupport"), get("ImdsSupport")
         image.uefi_data = get("UefiData")
         return ActionResult({"ImageId": image.id})
@@ -174,7 +175,7 @@ class StrictImages(AmisResponse):
             image = _make(backend, name, get("Description") or "", mappings, _tags(specifications, "image", allowed))
             for field in (
                 "architecture", "virtualization_type", "root_device_name", "boot_mode", "ena_support", "sriov",
-                "tpm_support", "imds_support", "uefi_data",
+                "sriov_net_support", "tpm_support", "imds_support", "uefi_data",
             ):  # fmt: skip
                 setattr(image, field, getattr(source, field))
             return image

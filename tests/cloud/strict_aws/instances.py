@@ -3,6 +3,7 @@
 from typing import Any
 
 from moto.core.responses import ActionResult
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
@@ -13,7 +14,9 @@ from strict_aws.world import WORLD, refuse
 
 CONSOLE = 64 << 10
 _SNP_FAMILIES = ("m6a", "c6a", "r6a")
+_moto_association = NetworkInterface.association
 _moto_run = InstanceResponse.run_instances
+_moto_mapping = InstanceResponse._parse_block_device_mapping
 _moto_describe = InstanceResponse.describe_instances
 _moto_types = InstanceResponse.describe_instance_types
 _moto_quota = ServiceQuotasBackend.get_service_quota
@@ -46,13 +49,24 @@ class StrictInstances(InstanceResponse):
                 instance.ena_support, instance.tpm_support = True, getattr(image, "tpm_support", None)
                 instance.client_token = token
                 instance.hypervisor = "nitro"
-                _disk(self.ec2_backend, instance, image)
+                instance.root_device_name = image.root_device_name
             return reservation
 
         reservation = WORLD.once("RunInstances", token, parameters, make, "IdempotentParameterMismatch")
         if any(instance.state == "terminated" for instance in reservation.instances):
             raise refuse("IdempotentInstanceTerminated", "The instance of this token has been terminated")
         return ActionResult(reservation)
+
+    def _parse_block_device_mapping(self) -> list[dict[str, Any]]:
+        """What the request says, or else the image: moto would take a disk of 8 GiB of nothing."""
+        given = _moto_mapping(self)
+        image = self._image(self._get_param("ImageId"))
+        root = {"Iops": None, "KmsKeyId": None, **image.block_device_mappings[0]["Ebs"]}
+        for mapping in given:
+            said = {key: value for key, value in mapping["Ebs"].items() if value not in (None, False)}
+            mapping["Ebs"] = {**root, **said}
+        whole = {"VirtualName": None, "DeviceName": image.root_device_name, "Ebs": root, "NoDevice": None}
+        return given or [whole]
 
     def _image(self, name: str) -> Any:
         image = self.ec2_backend.amis.get(name)
@@ -112,15 +126,6 @@ class StrictInstances(InstanceResponse):
         return ActionResult({"InstanceTypes": types})
 
 
-def _disk(backend: Any, instance: Any, image: Any) -> None:
-    """The disk is of the image's snapshot, not of moto's 8 GiB."""
-    for _, device in instance.get_block_device_mapping:
-        volume = backend.volumes[device.volume_id]
-        root = image.block_device_mappings[0]["Ebs"]
-        volume.size, volume.snapshot_id = root["VolumeSize"], root["SnapshotId"]
-        volume.encrypted, volume.volume_type = root.get("Encrypted", False), root["VolumeType"]
-
-
 def power_off(backend: Any, name: str) -> None:
     """The guest shuts down: what then happens is what was ordered at its start."""
     instance = backend.get_instance(name)
@@ -152,10 +157,18 @@ def _quota(backend: ServiceQuotasBackend, service_code: str, quota_code: str) ->
     return _moto_quota(backend, service_code, quota_code)
 
 
+def _association(interface: NetworkInterface) -> dict[str, Any] | None:
+    """AWS says nothing of the public address of an interface that has none; moto says {}, which Terraform takes for one."""
+    found: dict[str, Any] = _moto_association.fget(interface)  # type: ignore[attr-defined, misc]
+    return found or None
+
+
 def install() -> None:
     """Put it in moto's place."""
+    NetworkInterface.association = property(_association)  # type: ignore[assignment, method-assign]
     for name in (
-        "run_instances", "_image", "_facts", "_cpu_options", "_check_network", "describe_instances",
+        "run_instances", "_parse_block_device_mapping", "_image",
+        "_facts", "_cpu_options", "_check_network", "describe_instances",
         "describe_instance_types",
     ):  # fmt: skip
         setattr(InstanceResponse, name, getattr(StrictInstances, name))
