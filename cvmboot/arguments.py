@@ -223,6 +223,10 @@ OPTIONS = (
     Option("--mac", "mac", "The network device's address, or random.", "ADDRESS", network.mac_address),
     Option("--net-loss", "net_loss", "Lose so many frames each way: 5% or 0.05.", "SHARE", network.loss),
     Option("--net-delay", "net_delay", "Delay frames each way: 20ms.", "TIME", network.delay),
+    Option(
+        *("--gdb", "gdb", "Wait for GDB on 127.0.0.1:PORT before the first instruction; 0 takes a free port.", "PORT"),
+        number("--gdb", 65535),
+    ),
     Option("--debug", "debug", "Show tracebacks of internal errors."),
 )
 

@@ -116,6 +116,7 @@ def assemble(
     text = platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
     screen = platform.add_graphics()
     platform.offer_services()
+    platform.offer_pci(board, pc.PCI_MEMORY, pc.PCI_PORTS, pc.ECAM_BUSES)
     install_acpi(firmware, AcpiSettings(cpus=options.cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES))
     install_smbios(firmware, _smbios(computer, options.cpus))
     install_memory_attributes(firmware)
@@ -207,10 +208,16 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
 
 def _disk(platform: Platform, image: Path, options: RunOptions, media: Media) -> Volume | None:
     """The volume that a disk image boots from; None if the file is no disk image at all."""
+    from images.bios.plan import read_plan
     from images.disk import open_disk
 
     try:
-        volume = add_disk(platform, media.disk(image, lambda: open_disk(image, options.esp_write)), image)
+        disk = media.disk(image, lambda: open_disk(image, options.esp_write))
+        if disk.scheme == "mbr" and read_plan(disk.device) is not None:
+            raise CvmbootError(
+                f"{image}: boots by BIOS, which this machine does not have; run the ELF file that is in it"
+            )
+        volume = add_disk(platform, disk, image)
     except (UnsupportedFormat, ContainerError) as error:
         raise CvmbootError(str(error)) from None
     except ImageError:

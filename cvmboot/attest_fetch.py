@@ -47,6 +47,13 @@ def open_cache(folder: Path | None) -> "Cache":
     return Cache(folder or default_folder(), complain)
 
 
+def _folder_of(kept: "Cache") -> "Cache":
+    """CvmbootError if what is named as the cache is something else than a folder."""
+    if kept.folder.exists() and not kept.folder.is_dir():
+        raise CvmbootError(f"{kept.folder}: not a folder; name the cache with --cache")
+    return kept
+
+
 @contextmanager
 def resolver(
     cache: Path | None, kds: str | None, offline: bool, roots: "list[Certificate] | None" = None
@@ -115,6 +122,7 @@ def fetch(
     """
     from cvmboot.cli import complain
     from sev.collateral.bundle import Bundle
+    from sev.collateral.resolver import signed_by
     from sev.errors import SevError
     from sev.verdict import MISSING
 
@@ -134,6 +142,8 @@ def fetch(
     if not found.complete:
         complain(f"{file}: {found.problem or 'nobody signed this report'}")
         raise typer.Exit(MISSING)
+    if not signed_by(found.leaves[0].item, evidence.report):
+        complain(f"the {found.leaves[0].kind} did not sign this report, or the report was changed: it will not verify")
     if output is not None:
         try:
             _write(output, Bundle(evidence.report, found.pieces).encode())
@@ -144,7 +154,7 @@ def fetch(
 @cache_app.command("list")
 def list_cache(cache: CacheOption = None, as_json: Json = False) -> None:
     """List what is kept."""
-    kept = open_cache(cache)
+    kept = _folder_of(open_cache(cache))
     plain = [_plain(entry.piece, entry.path) for entry in kept.entries() if entry.piece]
     if as_json:
         sys.stdout.write(json.dumps(plain, indent=2) + "\n")
@@ -186,7 +196,7 @@ def export_cache(
     from sev.collateral.bundle import Bundle
     from sev.errors import SevError
 
-    kept = open_cache(cache)
+    kept = _folder_of(open_cache(cache))
     try:
         data = Bundle(None, [entry.piece for entry in kept.entries() if entry.piece]).encode()
     except SevError as error:
@@ -207,7 +217,7 @@ def clean_cache(
     from sev.collateral.cache import Cache, default_folder
     from sev.collateral.errors import CacheError
 
-    kept = Cache(cache or default_folder())
+    kept = _folder_of(Cache(cache or default_folder()))
     try:
         count = kept.clean(None if age is None else timedelta(days=age), everything)
     except CacheError as error:

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from cvmboot.errors import CvmbootError, UsageError
-from cvmboot.measure_settings import SCHEMA, Settings, measuring, read_file, read_settings
+from cvmboot.measure_settings import SCHEMA, Settings, measuring, read_settings
 
 _EPILOG = """Examples:
 
 \b
   cvmboot measure --ovmf OVMF.fd --vcpus 4 --vcpu-type EPYC-v4
   cvmboot measure --ovmf OVMF.amdsev.fd --vcpu-type EPYC-Genoa --kernel vmlinuz --initrd initrd --append "console=ttyS0"
-  cvmboot measure --ovmf OVMF.fd --vmm ec2 --vcpus 2 --json
+  cvmboot measure --ovmf OVMF.fd --vmm ec2 --vcpus 1-64 --json
+  cvmboot measure --igvm guest.igvm
   cvmboot measure --ovmf OVMF.fd --explain 329c8ce0972a...
   cvmboot measure inspect OVMF.fd
 """
@@ -32,21 +33,25 @@ def _show(settings: Settings, as_json: bool) -> None:
     from sev.measure import GuestFeatures
     from sev.measure.snp import firmware_digest
 
-    digest = settings.digest()
+    digests = settings.digests()
+    only = len(digests) == 1
     if not as_json:
-        sys.stdout.write(digest.hex() + "\n")
+        sys.stdout.writelines(
+            digest.hex() + "\n" if only else f"{vcpus:4} {digest.hex()}\n" for vcpus, digest in digests
+        )
         return
+    digest = digests[0][1]
     kernel = settings.kernel_hashes
     features = GuestFeatures({"snp": 1 if settings.svsm is not None else settings.features}.get(settings.mode, 0))
     has_processors = settings.mode in ("snp", "sev-es")
     plain = {
         "schema": SCHEMA,
-        "digest": digest.hex(),
-        "digest_base64": b64encode(digest).decode(),
+        **({"digest": digest.hex(), "digest_base64": b64encode(digest).decode()} if only else {}),
+        **({} if only else {"digests": [{"vcpus": vcpus, "digest": each.hex()} for vcpus, each in digests]}),
         "mode": settings.mode,
         "svsm": settings.svsm is not None,
         "vmm": settings.vmm.name if has_processors else None,
-        "vcpus": settings.vcpus if has_processors else None,
+        "vcpus": (settings.vcpus if only else settings.vcpu_counts) if has_processors else None,
         "vcpu_signature": f"{settings.signature:#010x}" if has_processors and settings.signature is not None else None,
         "guest_features": f"{int(features):#x}" if settings.mode == "snp" else None,
         "guest_features_set": [name for name, is_set in features.named.items() if is_set],
@@ -79,46 +84,27 @@ def _dump_vmsa(settings: Settings, folder: Path) -> None:
         raise CvmbootError(f"{error.filename}: {error.strerror}") from None
 
 
-def _igvm(path: Path, as_json: bool) -> None:
-    from sev.measure.igvm import LARGEST_FILE, Igvm
-
-    with measuring(str(path)):
-        file = Igvm(read_file(path, LARGEST_FILE))
-        digest = file.launch_digest()
-    block = file.id_block_digest
-    if block is not None and block != digest:
-        from cvmboot.cli import complain
-
-        complain(f"{path}: warning: its ID block wants the launch digest {block.hex()}; no host will start it")
-    if as_json:
-        policy = None if file.guest_policy is None else f"{file.guest_policy:#x}"
-        plain = {
-            "schema": SCHEMA,
-            "digest": digest.hex(),
-            "mode": "igvm",
-            "guest_policy": policy,
-            "id_block_digest": None if block is None else block.hex(),
-        }
-        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
-    else:
-        sys.stdout.write(digest.hex() + "\n")
-
-
 _Path = Path | None
 _Text = str | None
+_Number = int | None
 
 
 @app.callback()
 def measure(
     context: typer.Context,
     ovmf: Annotated[_Path, typer.Option("--ovmf", help="The firmware image.", metavar="FILE")] = None,
-    vcpus: Annotated[int, typer.Option("--vcpus", help="Number of processors.", metavar="N")] = 1,
+    vcpus: Annotated[
+        str, typer.Option("--vcpus", help="Number of processors; 1-64 gives the digest of each number.", metavar="N")
+    ] = "1",
     vcpu_type: Annotated[
         _Text, typer.Option("--vcpu-type", help="Processor model by its QEMU name, such as EPYC-v4.", metavar="NAME")
     ] = None,
     vcpu_sig: Annotated[
         _Text, typer.Option("--vcpu-sig", help="Processor signature: EAX of CPUID leaf 1.", metavar="HEX")
     ] = None,
+    vcpu_family: Annotated[_Number, typer.Option("--vcpu-family", help="Its family, with the two below.")] = None,
+    vcpu_model: Annotated[_Number, typer.Option("--vcpu-model", help="Its model.")] = None,
+    vcpu_stepping: Annotated[_Number, typer.Option("--vcpu-stepping", help="Its stepping.")] = None,
     guest_features: Annotated[
         _Text,
         typer.Option("--guest-features", help="SEV_FEATURES; default 0x1. Kernels 6.6 to 6.8: 0x21.", metavar="HEX"),
@@ -148,7 +134,14 @@ def measure(
         _Text, typer.Option("--vars-size", help="Size of the variable store, with --svsm.", metavar="BYTES")
     ] = None,
     vars_file: Annotated[_Path, typer.Option("--vars-file", help="The variable store itself.", metavar="FILE")] = None,
-    igvm: Annotated[_Path, typer.Option("--igvm", help="An IGVM file, alone.", metavar="FILE")] = None,
+    igvm: Annotated[
+        _Path,
+        typer.Option("--igvm", help="An IGVM file; --vmm qemu says if KVM measures it otherwise.", metavar="FILE"),
+    ] = None,
+    native_zero: Annotated[
+        bool,
+        typer.Option("--native-zero", help="Pages without data are the processor's zero pages (COCONUT's vanadium)."),
+    ] = False,
     dump_vmsa: Annotated[
         _Path, typer.Option("--dump-vmsa", help="Write each processor's page as vmsa0.bin ... there.", metavar="DIR")
     ] = None,
@@ -164,34 +157,37 @@ def measure(
         return
     given = dict(context.params)
     if igvm is not None:
-        others = [name for name, value in given.items() if value not in (None, False) and name not in _WITH_IGVM]
+        from cvmboot.measure_igvm import WITH_IGVM, measure_igvm
+
+        others = [name for name, value in given.items() if value not in (None, False) and name not in WITH_IGVM]
         if others:
             raise UsageError(f"--igvm goes alone: leave --{others[0].replace('_', '-')} out")
-        _igvm(igvm, as_json)
+        measure_igvm(igvm, vmm, native_zero, as_json)
         return
+    if native_zero:
+        raise UsageError("--native-zero is for --igvm")
     if ovmf is None:
         raise UsageError("--ovmf FILE or --igvm FILE is needed; see cvmboot measure --help")
     settings = read_settings(given)
     if explain is not None:
         from cvmboot.measure_explain import explain_digest
 
-        raise typer.Exit(explain_digest(settings, explain, max(max_vcpus, vcpus), as_json))
+        raise typer.Exit(explain_digest(settings, explain, max(max_vcpus, *settings.vcpu_counts), as_json))
     if settings.svsm is not None and settings.features_given and settings.features != 1:
         from cvmboot.cli import complain
 
         complain("--guest-features does not count with --svsm: COCONUT-SVSM's processors start with 0x1")
     with measuring(str(ovmf)):
         if dump_vmsa is not None:
+            if len(settings.vcpu_counts) > 1:
+                raise UsageError("--dump-vmsa: give one number of --vcpus")
             _dump_vmsa(settings, dump_vmsa)
         _show(settings, as_json)
 
 
-_WITH_IGVM = {"igvm", "as_json", "vcpus", "max_vcpus"}
-
-
 @app.command("inspect")
 def inspect(
-    file: Annotated[Path, typer.Argument(help="The firmware image.", metavar="FILE.fd")],
+    file: Annotated[Path, typer.Argument(help="The firmware image, or an IGVM file.", metavar="FILE")],
     modules: Annotated[bool, typer.Option("--modules", help="List the modules of each volume, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:

@@ -1,31 +1,32 @@
 """`cvmboot measure --explain`: the search for a digest, told to a person."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvmboot.errors import UsageError
 from cvmboot.measure_settings import SCHEMA, Settings, digest_bytes, measuring, read_file
+from cvmboot.slow_bar import SlowBar
 
 if TYPE_CHECKING:
     from sev.measure.explain import Kernel, Match, Search
+    from sev.report import Report
 
 NO_MATCH = 7
 """Exit status when nothing gives the digest."""
 
-_QUIET_SECONDS = 1.0
 _LARGEST_REPORT = 4 << 20
+_MOST_CLOSEST = 8
 
 
 def explain_digest(settings: Settings, text: str, most_vcpus: int, as_json: bool) -> int:
     """Search for a digest (digits, or the file of a report) and say what gives it. The exit status: 0 or NO_MATCH."""
     from sev.measure.explain import Search
 
-    if settings.svsm is not None:
-        raise UsageError("--explain does not search guests with --svsm")
-    wanted = _wanted(text)
+    report = _report_in(text)
+    wanted = digest_bytes("--explain", text, (48, 32)) if report is None else bytes(report.measurement)
     with measuring():
         search = Search(
             settings.firmware,
@@ -35,28 +36,81 @@ def explain_digest(settings: Settings, text: str, most_vcpus: int, as_json: bool
             vmm=settings.vmm,
             most_vcpus=most_vcpus,
             firmware_hash=settings.firmware_hash,
+            svsm=settings.svsm,
         )
         started = time.monotonic()
-        match = _with_progress(search, wanted)
+        with SlowBar("searching") as bar:
+            match = search.run(wanted, bar.show, len(os.sched_getaffinity(0)))
     seconds = time.monotonic() - started
-    plain = _plain(search, match, wanted, seconds)
-    sys.stdout.write(json.dumps(plain, indent=2) + "\n" if as_json else _words(settings, search, match))
+    near = [] if match is not None or len(wanted) != 48 else closest(settings, search, report)
+    plain = _plain(search, match, wanted, seconds) | {"closest": near}
+    sys.stdout.write(json.dumps(plain, indent=2) + "\n" if as_json else _words(settings, search, match, near))
     return NO_MATCH if match is None else 0
 
 
-def _wanted(text: str) -> bytes:
+def _report_in(text: str) -> "Report | None":
+    """The report in the file of that name; None if there is no such file, and the text is digits."""
     path = Path(text)
     try:
         is_file = path.is_file()
     except (OSError, ValueError):
         is_file = False
     if not is_file:
-        return digest_bytes("--explain", text, (48, 32))
+        return None
     from sev.evidence import read_evidence
     from sev.report import Report
 
     with measuring(text):
-        return bytes(Report.decode(read_evidence(read_file(path, _LARGEST_REPORT)).report).measurement)
+        return Report.decode(read_evidence(read_file(path, _LARGEST_REPORT)).report)
+
+
+def closest(settings: Settings, search: "Search", report: "Report | None") -> list[dict[str, Any]]:
+    """The digests of what comes closest in kind to the settings given, and to what a report says of its host.
+
+    Nobody can see in a digest how near it is to another one; but these are what others will have computed, to be compared.
+    """
+    from sev.measure import VMMS, MeasureError
+    from sev.measure.processors import names_of
+
+    likely = ["qemu", "ec2", "gce"]
+    if settings.vmm_given:
+        likely.insert(0, settings.vmm.name)
+    elif report is not None and report.signer == "VLEK":
+        likely.insert(0, "ec2")  # of the clouds here it alone signs with VLEKs
+    rows: list[dict[str, Any]] = []
+    for vmm in (VMMS[name] for name in dict.fromkeys(likely) if VMMS[name] in search.vmms):
+        for signature in _likely_signatures(settings, report) if vmm.rdx is None else [0]:
+            try:
+                digest = search.digest(vmm, settings.vcpus, signature, settings.features, search.kernels[0])
+            except MeasureError:
+                continue  # more processors than this image starts
+            shown = vmm.rdx is None
+            rows.append(
+                {
+                    "vmm": vmm.name,
+                    "vcpus": settings.vcpus,
+                    "vcpu_signature": f"{signature:#010x}" if shown else None,
+                    "vcpu_models": names_of(signature)[:1] if shown else [],
+                    "guest_features": f"{settings.features:#x}",
+                    "kernel": search.kernels[0].text,
+                    "digest": digest.hex(),
+                }
+            )
+    return rows[:_MOST_CLOSEST]
+
+
+def _likely_signatures(settings: Settings, report: "Report | None") -> list[int]:
+    """The signature given; or that of the report's CPU, and of QEMU's model of its line; or those of all EPYC models."""
+    from sev.measure.processors import signature, signature_of
+
+    if settings.signature is not None:
+        return [settings.signature]
+    models = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"]
+    if report is None or report.product is None:
+        return [signature_of(name) for name in models]
+    seen = signature(report.cpuid_fam_id, report.cpuid_mod_id, report.cpuid_step & 0xF)
+    of_line = [signature_of(name) for name in models if name == f"EPYC-{report.product.line.name}"]
+    return list(dict.fromkeys([*of_line, seen, signature_of("EPYC-v4")]))
 
 
 def _kernels(settings: Settings) -> "list[Kernel]":
@@ -88,30 +142,6 @@ def _kernels(settings: Settings) -> "list[Kernel]":
     return [*candidates, NO_KERNEL]
 
 
-def _with_progress(search: "Search", wanted: bytes) -> "Match | None":
-    """Search, with a progress bar on standard error once it takes more than a second."""
-    begin = time.monotonic()
-    bar: list[Any] = []
-
-    def show(done: int, total: int) -> None:
-        if not bar:
-            if time.monotonic() - begin < _QUIET_SECONDS:
-                return
-            from rich.console import Console
-            from rich.progress import Progress
-
-            progress = Progress(console=Console(stderr=True), transient=True)
-            bar.extend((progress, progress.add_task("searching", total=total)))
-            progress.start()
-        bar[0].update(bar[1], completed=done)
-
-    try:
-        return search.run(wanted, show)
-    finally:
-        if bar:
-            bar[0].stop()
-
-
 def _plain(search: "Search", match: "Match | None", wanted: bytes, seconds: float) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -140,9 +170,9 @@ def _plain(search: "Search", match: "Match | None", wanted: bytes, seconds: floa
     }
 
 
-def _words(settings: Settings, search: "Search", match: "Match | None") -> str:
+def _words(settings: Settings, search: "Search", match: "Match | None", near: list[dict[str, Any]]) -> str:
     if match is None:
-        return _tried(settings, search)
+        return _tried(settings, search) + _closest_words(near)
     lines = [f"found: {match.kind}"]
     if match.vmm is not None:
         differs = settings.vmm_given and match.vmm is not settings.vmm
@@ -164,6 +194,19 @@ def _words(settings: Settings, search: "Search", match: "Match | None") -> str:
     if match.kernel is not None:
         lines.append(f"  kernel          {match.kernel.text}")
     return "\n".join(lines) + "\n"
+
+
+def _closest_words(near: list[dict[str, Any]]) -> str:
+    lines = ["closest in kind, to compare with what others have computed:"] if near else []
+    for row in near:
+        of_model = f", {row['vcpu_models'][0]}" if row["vcpu_models"] else ""
+        signature = f", {row['vcpu_signature']}{of_model}" if row["vcpu_signature"] else ""
+        count = f"{row['vcpus']} vCPU{'' if row['vcpus'] == 1 else 's'}"
+        lines += [
+            f"  {row['digest']}",
+            f"    {row['vmm']}, {count}{signature}, {row['guest_features']}, {row['kernel']}",
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _given(differs: bool, text: str) -> str:

@@ -1,4 +1,4 @@
-"""`cvmboot measure inspect`: what a firmware image says about itself."""
+"""`cvmboot measure inspect`: what a firmware image, or an IGVM file, says about itself."""
 
 import json
 import subprocess
@@ -18,11 +18,16 @@ _MOST_OUTPUT = 16 << 20
 
 def inspect_firmware(path: Path, modules: bool, as_json: bool) -> None:
     """Write the tables of an image to standard output. CvmbootError for a file that is none."""
+    from cvmboot.measure_igvm import inspect_igvm
     from sev.measure import Firmware
-    from sev.measure.firmware import LARGEST_FIRMWARE
+    from sev.measure.igvm import LARGEST_FILE, MAGIC
 
     with measuring(str(path)):
-        firmware = Firmware(read_file(path, LARGEST_FIRMWARE))
+        data = read_file(path, LARGEST_FILE)
+        if data[:4] == MAGIC:
+            inspect_igvm(path, data, as_json)
+            return
+        firmware = Firmware(data)
         plain = _tables(firmware)
     plain["volumes"], plain["volumes_missing"] = _volumes(path)
     sys.stdout.write(json.dumps(plain, indent=2) + "\n" if as_json else _words(plain, modules))

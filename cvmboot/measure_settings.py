@@ -1,11 +1,13 @@
 """What `cvmboot measure` was asked for: its options read, checked against each other, and the files they name."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.slow_bar import SlowBar
 
 if TYPE_CHECKING:
     from sev.measure import Firmware, KernelHashes, Vmm
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 SCHEMA = "cvmboot.measure/1"
 """Names the form of what --json writes."""
 
+MOST_COUNTS = 512
+"""Numbers of processors that one command computes digests for."""
 _LARGEST_KERNEL = 4 << 30
 _CHUNK = 1 << 20
 _MODES = ("snp", "sev-es", "sev", "ovmf-hash")
@@ -49,12 +53,14 @@ def _hash_file(path: Path) -> bytes:
     digest = sha256()
     size = 0
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, SlowBar(f"hashing {path.name}") as bar:
+            whole = os.fstat(file.fileno()).st_size
             while chunk := file.read(_CHUNK):
                 size += len(chunk)
                 if size > _LARGEST_KERNEL:
                     raise CvmbootError(f"{path}: more than {_LARGEST_KERNEL} bytes")
                 digest.update(chunk)
+                bar.show(size, max(size, whole))
     except OSError as error:
         raise CvmbootError(f"{path}: {error.strerror}") from None
     return digest.digest()
@@ -69,6 +75,36 @@ def number(option: str, text: str, bits: int, base: int = 0) -> int:
     if not 0 <= value < 1 << bits:
         raise UsageError(f"{option} {text}: wanted a number of at most {bits} bits, such as 0x1")
     return value
+
+
+def counts(option: str, text: str) -> list[int]:
+    """A number of processors, or all from one to another: "4", "1-64" or "1..64". UsageError."""
+    first, middle, last = (
+        text.partition("..") if ".." in text else text.partition("-") if "-" in text[1:] else (text, "", "")
+    )
+    try:
+        low = int(first)
+        high = int(last) if middle else low
+    except ValueError:
+        raise UsageError(f"{option} {text[:40]}: wanted a number such as 4, or a range such as 1-64") from None
+    if high < low or high - low >= MOST_COUNTS:
+        raise UsageError(f"{option} {text[:40]}: wanted a range upwards of at most {MOST_COUNTS} numbers")
+    return list(range(low, high + 1))
+
+
+def _signature_of_parts(given: dict[str, Any]) -> int | None:
+    """The signature by --vcpu-family, --vcpu-model and --vcpu-stepping; None if they are not given."""
+    from sev.measure import MeasureError, signature
+
+    parts = [given[name] for name in ("vcpu_family", "vcpu_model", "vcpu_stepping")]
+    if parts == [None] * 3:
+        return None
+    if None in parts:
+        raise UsageError("--vcpu-family, --vcpu-model and --vcpu-stepping: all three are needed")
+    try:
+        return signature(*parts)
+    except MeasureError as error:
+        raise UsageError(str(error)) from None
 
 
 def digest_bytes(option: str, text: str, sizes: tuple[int, ...]) -> bytes:
@@ -101,6 +137,7 @@ class Settings:
         "mode",
         "signature",
         "svsm",
+        "vcpu_counts",
         "vcpus",
         "vmm",
         "vmm_given",
@@ -111,6 +148,7 @@ class Settings:
     vmm: "Vmm"
     mode: str
     vcpus: int
+    vcpu_counts: list[int]
     features: int
     signature: int | None
     firmware_hash: bytes | None
@@ -154,6 +192,18 @@ class Settings:
             return svsm_processors(self.svsm, self.vcpus, self.needed_signature)
         features = 0 if self.mode == "sev-es" else self.features
         return processors(self.firmware, self.vcpus, self.needed_signature, features, self.vmm)
+
+    def digests(self) -> list[tuple[int, bytes]]:
+        """Each number of processors asked for, with its launch digest."""
+        from sev.measure import firmware_digest
+
+        if len(self.vcpu_counts) > 1 and self.mode == "snp" and self.svsm is None and self.firmware_hash is None:
+            self.firmware_hash = firmware_digest(self.firmware).value
+        found = []
+        for count in self.vcpu_counts:
+            self.vcpus = count
+            found.append((count, self.digest()))
+        return found
 
     def digest(self) -> bytes:
         """The launch digest: 48 bytes, for SEV and SEV-ES 32."""
@@ -216,14 +266,19 @@ def read_settings(given: dict[str, Any]) -> Settings:
             settings.signature = signature_of(given["vcpu_type"])
     except MeasureError as error:
         raise UsageError(str(error)) from None
-    if given["vcpu_sig"] is not None:
-        if settings.signature is not None:
-            raise UsageError("--vcpu-type and --vcpu-sig: give one of them")
-        settings.signature = number("--vcpu-sig", given["vcpu_sig"], 32, 16)
+    for spelling, value in (
+        ("--vcpu-sig", None if given["vcpu_sig"] is None else number("--vcpu-sig", given["vcpu_sig"], 32, 16)),
+        ("--vcpu-family", _signature_of_parts(given)),
+    ):
+        if value is not None:
+            if settings.signature is not None:
+                raise UsageError(f"{spelling}: the processor's signature is given twice; give one of them")
+            settings.signature = value
     settings.vmm_given = given["vmm"] is not None
     settings.features_given = given["guest_features"] is not None
     settings.features = number("--guest-features", given["guest_features"] or "0x1", 64, 16)
-    settings.vcpus = given["vcpus"]
+    settings.vcpu_counts = counts("--vcpus", given["vcpus"])
+    settings.vcpus = settings.vcpu_counts[0]
     if given["kernel"] is None and (given["initrd"] is not None or given["append"] is not None):
         raise UsageError("--initrd and --append need --kernel")
     if given["svsm"] is not None and (

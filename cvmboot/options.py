@@ -23,6 +23,7 @@ class RunOptions:
         self.reboot: bool = True
         self.trace: Path | None = None
         self.screenshot: Path | None = None
+        self.gdb: int | None = None
         self.debug: bool = False
         self.nic: str | None = None
         self.net: Any = None

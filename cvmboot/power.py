@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cvmboot.trace import Event, Tracer
     from cvmboot.trace_file import TraceFile
+    from machine.gdb.server import GdbServer
     from uefi.variables.store import VariableStore
 
 RESETS = 10
@@ -64,6 +65,8 @@ class PoweredMachine:
         self._on = threading.Event()
         self._tracer: Tracer | None = None
         self._trace_file: TraceFile | None = None
+        self._gdb: GdbServer | None = None
+        self._gdb_backlog: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._main, name="cvmboot-machine", daemon=True)
 
     # -- from other threads
@@ -81,7 +84,24 @@ class PoweredMachine:
 
             self._trace_file = TraceFile(self.options.trace, self.warn)
             self.trace(self._trace_file.write)
+        if self.options.gdb is not None:
+            from cvmboot.debugging import gdb_server
+
+            self._gdb = gdb_server(
+                self.options.gdb, self._post_to_debugged, lambda: self.stop(Outcome("stopped")), self
+            )
+            self.warn(f"waiting for GDB; there: target remote 127.0.0.1:{self._gdb.port}")
         self._thread.start()
+
+    @property
+    def assembly(self) -> Assembly | None:
+        """The machine as it is now. For its own thread."""
+        return self._assembly
+
+    @property
+    def gdb_port(self) -> int | None:
+        """The port on which GDB is waited for."""
+        return self._gdb.port if self._gdb is not None else None
 
     def wait_until_on(self) -> None:
         """Wait until the image has been loaded, or the machine has ended before that."""
@@ -120,6 +140,14 @@ class PoweredMachine:
             if assembly is not None:
                 assembly.computer.post(lambda: action(assembly))
 
+    def _post_to_debugged(self, action: Callable[[], None]) -> None:
+        """The same for a debugger, which may be there before the machine is, and outlives a reset."""
+        with self._lock:
+            if self._assembly is not None:
+                self._assembly.computer.post(action)
+            else:
+                self._gdb_backlog.append(action)
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the thread's end; False if it did not come within `timeout` seconds."""
         self._thread.join(timeout)
@@ -136,6 +164,8 @@ class PoweredMachine:
             self._media.close()
             if self._trace_file is not None:
                 self._trace_file.close()
+            if self._gdb is not None:
+                self._gdb.close()
             self._on.set()
             self._on_end()
 
@@ -162,8 +192,13 @@ class PoweredMachine:
             start(assembly, self.image, self.options, self._media)
             if self._tracer is not None:
                 self._tracer.attach(assembly)
+            if self._gdb is not None:
+                self._gdb.stub.attach(assembly.computer)
             with self._lock:
                 self._assembly = assembly
+                for action in self._gdb_backlog:
+                    assembly.computer.post(action)
+                self._gdb_backlog.clear()
                 if self._stopped is not None:
                     assembly.computer.finish(self._stopped)
             self._on.set()

@@ -21,6 +21,7 @@ from uefi import memory_types as mt
 from uefi.dispatcher import INTERRUPT_PORT, RETURN_PORT, SERVICE_PORT
 from uefi.firmware import Firmware, Outcome
 from uefi.guids import Guid
+from uefi.status import EfiError, Status
 
 if TYPE_CHECKING:
     from cvmboot.assembly import Assembly
@@ -116,6 +117,27 @@ def _measurement(options: RunOptions, platform: Platform) -> bytes | None:
         raise CvmbootError(f"--ovmf {options.ovmf}: {error}") from None
 
 
+class SharedPages:
+    """Turns the firmware's own pages into shared ones and back: `uefi.pci.dma.PageSharing`."""
+
+    def __init__(self, guest: Guest, firmware: Firmware) -> None:
+        self._guest = guest
+        self._map = firmware.processor.map
+
+    def share(self, address: int, size: int) -> None:
+        """Let the host have whole pages. EfiError(OUT_OF_RESOURCES) if the identity map cannot be divided so."""
+        try:
+            self._map.share([(address, size)])
+        except MemoryError:
+            raise EfiError(Status.OUT_OF_RESOURCES) from None
+        self._guest.share(address, size)
+
+    def unshare(self, address: int, size: int) -> None:
+        """Take whole pages back."""
+        self._map.hide([(address, size)])
+        self._guest.unshare(address, size)
+
+
 class SnpGuest:
     """The guest of one assembly: `prepare` before the firmware is made, `install` after, `image_loaded`, `finish`."""
 
@@ -165,6 +187,7 @@ class SnpGuest:
         blob = guest.cc_blob
         address = firmware.pool(len(blob), mt.ACPI_RECLAIM)
         firmware.memory.write(address, blob)
+        firmware.page_sharing = SharedPages(guest, firmware)
         firmware.configuration.install(Guid.parse(CC_BLOB_GUID), address)
 
     def image_loaded(self, data: bytes | memoryview) -> None:

@@ -2,8 +2,9 @@
 
 An event is a dict with `time` (ns of the machine's clock since power on), `event` ("call", "begin", "end", "power on") and
 `name`. Calls and begins have `arguments` and `rip` (where the guest goes on), with `function` if the image names it; calls
-and ends have `duration` (ns) and `status`, or `result` for the few functions that return no EFI_STATUS. A call during
-which something else happened (a nested image, a notification) comes as a begin and an end.
+and ends have `duration` (ns) and `status`, or `result` for the few functions that return no EFI_STATUS. A `note` says what
+is remarkable about a call. A call during which something else happened (a nested image, a notification) comes as a begin
+and an end.
 """
 
 from collections.abc import Callable
@@ -71,6 +72,7 @@ class Tracer:
         firmware.dispatcher.before = self._before
         firmware.dispatcher.after = self._after
         firmware.trace_notify = self._notify
+        firmware.note = self._note
 
     def finish(self) -> None:
         """The machine has ended: what had begun and not come back is told."""
@@ -103,6 +105,10 @@ class Tracer:
             self._end(ended, {})  # unwound by Exit()
         if service.name.endswith("Image"):
             self._functions.clear()
+
+    def _note(self, text: str) -> None:
+        if self._open:
+            self._open[-1].event["note"] = text
 
     def _notify(self, cpu: Cpu, event: UefiEvent | None) -> None:
         if event is not None:

@@ -94,6 +94,11 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         return self._machine.outcome if self._machine is not None else None
 
     @property
+    def gdb_port(self) -> int | None:
+        """The port on 127.0.0.1 on which GDB is waited for, with gdb=0 or gdb=PORT."""
+        return self._machine.gdb_port if self._machine is not None else None
+
+    @property
     def report(self) -> list[str]:
         """The lines of the crash report, if the guest crashed."""
         return self._machine.report if self._machine is not None else []

@@ -1,18 +1,17 @@
 """From a program to an image file: composes the disk, writes it in a format, and says what came of it."""
 
-import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
-from images.block import BlockDevice, FileDevice
+from images.block import FileDevice
 from images.compose import DEFAULT_LABEL, Composition, Kernel, compose
+from images.containers.deflate import ZLIB
 from images.containers.writers import Format, format_for
 from images.output_file import check_output, new_file
-from images.sparse import Progress
+from images.sparse import Progress, device_sha256
 from loader.authenticode_sign import Signer
-
-_SPAN = 1 << 20
 
 
 class BuiltImage:
@@ -49,8 +48,12 @@ class BuiltImage:
     def digests(self, progress: Progress | None = None) -> tuple[str, str]:
         """(`sha256`, `raw_sha256`). Zeros have to be hashed too: half a second a GiB. Raises ImageError."""
         if self._sha256 is None or self._raw_sha256 is None:
-            self._raw_sha256 = sha256(self.composition.device, progress)
-            self._sha256 = self._raw_sha256 if self.format == "raw" else sha256(FileDevice(self.path))
+            self._raw_sha256 = self.composition.sha256(progress)
+            if self.format == "raw":
+                self._sha256 = self._raw_sha256
+            else:
+                with closing(FileDevice(self.path)) as file:
+                    self._sha256 = device_sha256(file, progress)
         return self._sha256, self._raw_sha256
 
     def to_json(self) -> dict[str, Any]:
@@ -64,6 +67,7 @@ class BuiltImage:
             "sha256": file_digest,
             "disk_size": self.size,
             "disk_sha256": disk_digest,
+            "zlib": ZLIB if self.format in {"gce", "vmdk", "qcow2"} else None,
             "identity": self.composition.identity.hex(),
             "esp_size": self.composition.esp_size,
             "files": [{"path": path, "size": size, "sha256": digest} for path, size, digest in self.composition.files],
@@ -99,7 +103,15 @@ def build(
     kind = format_for(output, format_name)
     check_output(output, force=force)
     composition = compose(
-        application, size=size, esp_size=esp_size, add=add, kernel=kernel, label=label, epoch=epoch, signer=signer
+        application,
+        size=size,
+        esp_size=esp_size,
+        add=add,
+        kernel=kernel,
+        label=label,
+        epoch=epoch,
+        signer=signer,
+        command_line=command_line,
     )
     return write(composition, output, kind, force=force, progress=progress)
 
@@ -118,15 +130,3 @@ def write(
         kind.write(composition.device, file, progress)
         composition.check()
     return BuiltImage(os.fspath(output), kind.name, composition)
-
-
-def sha256(device: BlockDevice, progress: Progress | None = None) -> str:
-    """SHA-256 over all bytes of a device, in hexadecimal. Raises DeviceFailure."""
-    state = hashlib.sha256()
-    for offset in range(0, device.size, _SPAN):
-        state.update(device.read(offset, min(_SPAN, device.size - offset)))
-        if progress is not None:
-            progress(offset, device.size)
-    if progress is not None:
-        progress(device.size, device.size)
-    return state.hexdigest()

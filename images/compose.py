@@ -10,6 +10,7 @@ from images.content import Bytes, read_program
 from images.errors import UnfitInput, VolumeFull
 from images.fat_disk import FatDisk, Identity
 from images.file_list import FileList, loader_entry
+from images.sparse import Progress, device_sha256
 from loader import pe
 from loader.authenticode_sign import Signer, sign
 from loader.errors import LoaderError
@@ -64,11 +65,23 @@ class Composition:
         self.modified = modified
         self.files = [(path, content.size, content.sha256.hex()) for path, content in files if content is not None]
         self._list = files
+        self._sha256: str | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the disk."""
         return self.device.size
+
+    def sha256(self, progress: Progress | None = None) -> str:
+        """Of the whole disk, in hexadecimal; computed when first asked for: zeros count, half a second a GiB.
+
+        Raises ImageError if a file of the host cannot be read any more, or has changed.
+        """
+        if self._sha256 is None:
+            digest = device_sha256(self.device, progress)
+            self.check()
+            self._sha256 = digest
+        return self._sha256
 
     def check(self) -> None:
         """Raises ImageError if a file of the host has changed since the disk was composed: call it after reading."""

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from images import gpt
-from images.bios.disk import read_plan
+from images.bios.plan import read_plan
 from images.block import BlockDevice, FileDevice
 from images.cloud_rules import refusals
 from images.containers.readers import open_container
@@ -15,7 +15,7 @@ from images.fat import Entry, FatVolume
 from images.fat.bpb import looks_like_fat
 from images.formats import RAW, other_format
 from images.pe_facts import SignatureFacts, pe_facts
-from images.sparse import Progress
+from images.sparse import Progress, device_sha256
 from loader.elf_program import ElfProgram
 from loader.errors import LoaderError
 
@@ -63,8 +63,8 @@ def inspect(
             "format": container.format if container is not None else RAW,
             "container": container.facts if container is not None else {},
             "disk_size": device.size,
-            "sha256": _sha256(file) if digests else None,
-            "disk_sha256": _sha256(device, progress) if digests else None,
+            "sha256": device_sha256(file) if digests else None,
+            "disk_sha256": device_sha256(device, progress) if digests else None,
         }
         facts |= _disk_facts(Disk(device), signature_facts)
         facts["refusals"] = refusals(facts)
@@ -201,9 +201,3 @@ def _file(path: str, entry: Entry, signature_facts: SignatureFacts) -> dict[str,
     if entry.read(0, 2) == b"MZ" and entry.size <= _MOST_PROGRAM:
         facts["pe"] = pe_facts(entry.read(0, entry.size), signature_facts)
     return facts
-
-
-def _sha256(device: BlockDevice, progress: Progress | None = None) -> str:
-    from images.build import sha256
-
-    return sha256(device, progress)

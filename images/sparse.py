@@ -1,5 +1,6 @@
 """What of a disk is more than zeros: the pieces that an image file has to store, and an upload has to send."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -90,3 +91,15 @@ def nonzero_runs(
             progress(offset + size, device.size)
     if progress is not None:
         progress(device.size, device.size)
+
+
+def device_sha256(device: BlockDevice, progress: Progress | None = None) -> str:
+    """SHA-256 over all bytes of a device, zeros too, in hexadecimal. Raises DeviceFailure."""
+    state = hashlib.sha256()
+    for offset in range(0, device.size, _SPAN):
+        state.update(device.read(offset, min(_SPAN, device.size - offset)))
+        if progress is not None:
+            progress(offset, device.size)
+    if progress is not None:
+        progress(device.size, device.size)
+    return state.hexdigest()

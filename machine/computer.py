@@ -18,9 +18,10 @@ from machine.bus import Bus
 from machine.clock import Clock, RealClock, VirtualClock
 from machine.cpu import Cpu, Fault, Stop
 from machine.cpuid import CpuidTable
+from machine.debugger import Debugger
 from machine.engine.base import Engine
 from machine.engine.unicorn import UnicornEngine
-from machine.errors import BadAddress
+from machine.errors import BadAddress, MachineError
 from machine.idle import IdleDetector
 from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
@@ -66,6 +67,8 @@ class Computer:
         self.await_input: Callable[[], bool] = lambda: False
         """Under virtual time, when nothing but input can happen any more: True if that has come."""
         self.idle = IdleDetector(self._doze, self.clock.now if self.virtual else perf_counter_ns)
+        self.debugger: Debugger | None = None
+        self._abandoned = False
         self._random = random.Random(0x6376_6D62) if self.virtual else None
         self._posted: deque[Callable[[], None]] = deque()
         self._attention = False
@@ -186,9 +189,14 @@ class Computer:
         return self._attention
 
     def finish(self, result: Any) -> None:
-        """End `run`, which returns `result` (not None). The first one counts. From any thread."""
+        """End `run`, which returns `result` (not None). The first one counts. From any thread.
+
+        A second one ends the wait for a debugger that looks at what the first one left.
+        """
         if self._end is None:
             self._end = result
+        else:
+            self._abandoned = True
         self.interrupt()
 
     @property
@@ -239,7 +247,7 @@ class Computer:
                 self.wait(None if until is None else until - now)
         self._take_posted()
         self.clock.run_due()
-        return self._end is None
+        return self._end is None and not self._paused()
 
     def _take_posted(self) -> None:
         if self._attention:
@@ -254,29 +262,72 @@ class Computer:
         mode = Mode(cpu.get(reg.CR0), cpu.get(reg.CR3), cpu.get(reg.CR4), cpu.read_msr(msr.EFER))
         return LinearMemory(self.memory, cpu, mode, self.encryption_mask)
 
+    def _paused(self) -> bool:
+        return self.debugger is not None and self.debugger.paused
+
+    def _rest(self, debugger: Debugger, cpu: Cpu) -> None:
+        """Sleep while a debugger looks at the machine, until something is posted."""
+        debugger.rest(cpu)
+        if not debugger.paused:
+            return
+        self.on_idle()
+        with self._wake:
+            if not self._attention:
+                self._wake.wait()
+        self._take_posted()
+
+    def _deliver(self, cpu: Cpu) -> None:
+        fault, cpu.fault = cpu.fault, None
+        if fault is not None and not self.fault_filter(cpu, fault):
+            exceptions.deliver(self.linear(cpu), cpu, fault)
+
     def run(self) -> Any:
         """Run until `finish`; gives its result. Raises what a handler raised, TripleFault, EngineError."""
+        try:
+            result = self._run()
+        except MachineError as error:
+            self._show(error)
+            raise
+        self._show(result)
+        return result
+
+    def _show(self, result: Any) -> None:
+        """Let a debugger look at what is left, as long as it wants."""
+        debugger = self.debugger
+        if debugger is not None:
+            cpu = self.engine.cpus[0]
+            debugger.ended(cpu, result)
+            while debugger.paused and not self._abandoned:
+                self._rest(debugger, cpu)
+
+    def _run(self) -> Any:
         cpu = self.engine.cpus[0]
         try:
             while self._end is None:
                 self._take_posted()
+                debugger = self.debugger
+                if debugger is not None and debugger.paused:
+                    self._rest(debugger, cpu)
+                    continue
                 self.clock.run_due()
                 if self._end is not None:
                     break
-                self._prepare(cpu)
+                stepping = debugger is not None and debugger.stepping
+                if not stepping:
+                    self._prepare(cpu)
                 deadline = None if self.virtual else self.clock.next_deadline()
                 self._alarm.set(None if deadline is None else deadline - self.clock.now())
                 if self._attention:
                     continue
-                stop = self.engine.run(cpu)
+                stop = self.engine.step(cpu) if stepping else self.engine.run(cpu)
                 if self._end is not None:
                     break  # a few more instructions may have been executed, and faulted, before the engine stopped
-                if stop is Stop.HALTED:
+                if stop is Stop.HALTED and not stepping:
                     self._halted(cpu)
-                elif stop is Stop.EXCEPTION and cpu.fault is not None:
-                    fault, cpu.fault = cpu.fault, None
-                    if not self.fault_filter(cpu, fault):
-                        exceptions.deliver(self.linear(cpu), cpu, fault)
+                elif stop is Stop.EXCEPTION:
+                    self._deliver(cpu)
+                if debugger is not None:
+                    debugger.stopped(cpu, stop)
         finally:
             self._alarm.set(None)
         return self._end
@@ -329,6 +380,9 @@ class Computer:
                 self.wait_until(self.clock.now() + self.halt_limit)
                 return
             self.wait_until(None)
+            if self._paused():
+                cpu.set(reg.RIP, cpu.get(reg.RIP) - 1)  # HLT goes on when the guest does
+                return
 
     def close(self) -> None:
         """Free the engine and the RAM. The machine cannot be used afterwards."""

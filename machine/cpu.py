@@ -12,7 +12,21 @@ class Stop(Enum):
 
     HALTED = "HLT executed; RIP is behind it"
     KICKED = "somebody asked for a stop; the state is between two instructions"
+    BREAKPOINT = "the instruction at RIP is one that a debugger wants to see before it is executed"
+    WATCHPOINT = "an instruction, just executed, has touched memory that a debugger watches"
     EXCEPTION = "an exception or software interrupt waits in `cpu.fault` for delivery through the guest's IDT"
+
+
+class Watch:
+    """`size` bytes of memory from physical `address` on, of which a debugger wants to hear when they are read or written."""
+
+    __slots__ = ("address", "reads", "size", "writes")
+
+    def __init__(self, address: int, size: int, reads: bool, writes: bool) -> None:
+        self.address = address
+        self.size = size
+        self.reads = reads
+        self.writes = writes
 
 
 class Fault:
@@ -84,6 +98,22 @@ class Cpu(Protocol):
 
     def enter_ring0(self, selector: int) -> None:
         """Go from ring 3 to ring 0 with CS = `selector` and a null SS. Between two runs only."""
+        ...
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """Stop before the instructions at these linear addresses, and no others. Between two runs only."""
+        ...
+
+    def set_watches(self, watches: "tuple[Watch, ...]") -> None:
+        """Stop behind instructions that touch these places, and no others. Between two runs only."""
+        ...
+
+    def pass_breakpoint(self) -> None:
+        """Let the next run begin with the instruction at RIP even if a breakpoint stands there."""
+        ...
+
+    def touched(self) -> "tuple[Watch, int]":
+        """After WATCHPOINT: the watch, and the first physical address of it that was touched."""
         ...
 
     def save(self) -> dict[str, Any]:

@@ -230,11 +230,31 @@ class IdentityMap:
         return 4096 * (1 + -(-gibibytes // 512) + gibibytes + cls.SPARE_TABLES)
 
     def share(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Map the (address, size) ranges, whole 4 KiB pages, without the encryption bit; large pages are split."""
+        """Map the (address, size) ranges, whole 4 KiB pages, without the encryption bit.
+
+        Large pages are split at the ends of a range; MemoryError, and no change, if there are no tables for that.
+        """
         for first, size in ranges:
-            for page in range(first, first + size, 4096):
-                slot = self._split(page)
-                self._memory.set_u64(slot, self._memory.u64(slot) & ~self.mask)
+            self._encrypt(first, size, 0)
+
+    def hide(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Map ranges that were shared with the encryption bit again."""
+        for first, size in ranges:
+            self._encrypt(first, size, self.mask)
+
+    def _encrypt(self, first: int, size: int, mask: int) -> None:
+        end = first + size
+        if first % LARGE_PAGE:
+            self._split(first)
+        if end % LARGE_PAGE:
+            self._split(end - 1)
+        page = first
+        while page < end:
+            slot, step = self._directories + 8 * (page >> 21), LARGE_PAGE
+            if not self._memory.u64(slot) & LARGE:
+                slot, step = self._split(page), 4096
+            self._memory.set_u64(slot, self._memory.u64(slot) & ~self.mask | mask)
+            page += step
 
     def forbid_execution(self, address: int) -> None:
         """Make one 4 KiB page no-execute; with EFER.NXE a jump there faults."""

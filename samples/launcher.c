@@ -2,6 +2,8 @@
  *
  * The first line of \launch.txt is ASCII: the path of an image, then its load options, as in
  *     \everything.efi exitboot
+ * "network " before the path has the image believe that it came from the network device, as programs that a boot manager
+ * loads over the network do.
  * Firmware that boots \EFI\BOOT\BOOTX64.EFI hands over no load options: installed under that name, the launcher does.
  * At its end it switches the machine off, unless its own load options contain "stay".
  */
@@ -26,13 +28,32 @@ static EFI_DEVICE_PATH_PROTOCOL *file_path(const CHAR16 *name) {
     return whole;
 }
 
+/* Loads a file with the path of the first network device. */
+static EFI_STATUS load_as_from_network(const CHAR16 *name, EFI_HANDLE *child) {
+    EFI_HANDLE *handles;
+    EFI_DEVICE_PATH_PROTOCOL *path;
+    UINTN count, size;
+    void *data;
+    EFI_STATUS status =
+        BS->LocateHandleBuffer(ByProtocol, GUID_OF(EFI_SIMPLE_NETWORK_PROTOCOL_GUID), NULL, &count, &handles);
+    if (!EFI_ERROR(status))
+        status = BS->HandleProtocol(handles[0], GUID_OF(EFI_DEVICE_PATH_PROTOCOL_GUID), (void **)&path);
+    if (!EFI_ERROR(status)) status = read_file(name, &data, &size);
+    return EFI_ERROR(status) ? status : BS->LoadImage(FALSE, IMAGE, path, data, size, child);
+}
+
 static EFI_STATUS launch(CHAR16 *command) {
+    static const CHAR16 prefix[] = L"network ";
+    BOOLEAN network = TRUE;
+    for (UINTN i = 0; prefix[i]; i++) network = network && command[i] == prefix[i];
+    if (network) command += COUNT_OF(prefix) - 1;
     CHAR16 *options = command;
     while (*options && *options != L' ') options++;
     if (*options) *options++ = 0;
     EFI_HANDLE child;
     EFI_LOADED_IMAGE_PROTOCOL *loaded;
-    EFI_STATUS status = BS->LoadImage(FALSE, IMAGE, file_path(command), NULL, 0, &child);
+    EFI_STATUS status = network ? load_as_from_network(command, &child)
+                                : BS->LoadImage(FALSE, IMAGE, file_path(command), NULL, 0, &child);
     if (EFI_ERROR(status)) return status;
     status = BS->HandleProtocol(child, GUID_OF(EFI_LOADED_IMAGE_PROTOCOL_GUID), (void **)&loaded);
     if (EFI_ERROR(status)) return status;

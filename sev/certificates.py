@@ -13,6 +13,7 @@ from typing import Any
 from sev.emulated import EMULATED
 from sev.errors import MalformedCertificate
 from sev.product import Line, line_named, line_of_extension
+from sev.strict_der import require_der
 from sev.tcb import KDS_NAMES, places_of
 
 LARGEST_CERTIFICATE = 0x4000
@@ -150,6 +151,7 @@ class Certificate(Signed):
         self.der = bytes(der)
         self.tbs = tbs.dump()
         self.signature = parsed["signature_value"].native
+        require_der(der, self.tbs, parsed["signature_algorithm"].dump(), self.signature)
         self.scheme = scheme_problem(parsed["signature_algorithm"], tbs["signature"])
         self.subject = tbs["subject"].dump()
         self.issuer = tbs["issuer"].dump()

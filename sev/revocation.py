@@ -5,6 +5,7 @@ from typing import Any
 
 from sev.certificates import Certificate, Signed, is_emulated, scheme_problem
 from sev.errors import MalformedCertificate
+from sev.strict_der import require_der
 
 LARGEST = 1 << 20
 
@@ -42,6 +43,7 @@ class Crl(Signed):
         self.issuer_cn = str(tbs["issuer"].native.get("common_name", "nobody"))
         self.emulated = is_emulated(tbs["issuer"])
         self.signature = parsed["signature"].native
+        require_der(der, self.tbs, parsed["signature_algorithm"].dump(), self.signature)
         self.scheme = scheme_problem(parsed["signature_algorithm"], tbs["signature"])
         self.this_update = tbs["this_update"].native
         self.next_update = tbs["next_update"].native

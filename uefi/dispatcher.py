@@ -32,11 +32,12 @@ POLLS = frozenset(
     (
         *("EFI_SIMPLE_TEXT_INPUT_PROTOCOL.ReadKeyStroke", "EFI_SIMPLE_TEXT_INPUT_EX_PROTOCOL.ReadKeyStrokeEx"),
         *("EFI_SERIAL_IO_PROTOCOL.GetControl", "EFI_SERIAL_IO_PROTOCOL.Read"),
+        *("EFI_SIMPLE_NETWORK_PROTOCOL.GetStatus", "EFI_SIMPLE_NETWORK_PROTOCOL.Receive"),
         *("EFI_BOOT_SERVICES.CheckEvent", "EFI_BOOT_SERVICES.RaiseTPL", "EFI_BOOT_SERVICES.RestoreTPL"),
         "EFI_RUNTIME_SERVICES.GetTime",
     )
 )
-"""What a guest that waits for input calls over and over; every other service is a sign that it works."""
+"""What a guest that waits for input or a frame calls over and over; every other service is a sign that it works."""
 
 PENDING = object()
 """What a handler returns that has arranged for the guest to go on by itself (see `uefi.calls`)."""

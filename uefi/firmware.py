@@ -20,6 +20,7 @@ from uefi.images import Image, Images
 from uefi.interface import Interface
 from uefi.memory_map import MemoryMap
 from uefi.nonvolatile import MonotonicCount, TimeSettings
+from uefi.pci.dma import PageSharing
 from uefi.pool import Pool
 from uefi.processor import Processor
 from uefi.runtime_services import RuntimeServices
@@ -67,6 +68,12 @@ class Firmware:
         self.authorize: Callable[[Image, bytes | None], int] = lambda image, path: Status.SUCCESS
         # Called with an event whose notification function is about to run in the guest, and with None when it has returned.
         self.trace_notify: Callable[[Cpu, Event | None], None] | None = None
+        self.note: Callable[[str], None] = lambda text: None
+        """Takes what a reader of the trace should know about the call that is being answered."""
+        self.at_exit: list[Callable[[], None]] = []
+        """Called when ExitBootServices has succeeded."""
+        self.page_sharing: PageSharing | None = None
+        """How memory is shared with devices, in a confidential machine."""
         self.memory_map = MemoryMap()
         self._describe_ram()
         self._pool = Pool(self.memory_map)
@@ -129,6 +136,8 @@ class Firmware:
     def leave_boot_services(self, cpu: Cpu) -> None:
         """ExitBootServices has succeeded."""
         self.left_boot_services = True
+        for action in self.at_exit:
+            action()
         self.computer.halt_limit = None
         self.system_table.forget_boot_services()
         if self.variables is not None:

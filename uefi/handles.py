@@ -1,6 +1,6 @@
 """The handle and protocol database (UEFI 2.10, 7.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from uefi.guids import Guid
@@ -55,7 +55,7 @@ class Handles:
         self._handles: dict[int, dict[bytes, Protocol]] = {}
         self._by_guid: dict[bytes, dict[int, None]] = {}
         self._registrations: dict[int, Registration] = {}
-        self._offers: dict[bytes, Callable[[], Interface]] = {}
+        self._offers: dict[bytes, Callable[[], object]] = {}
         self.key = 0
         """Grows with every change of the database; ConnectController looks at it."""
 
@@ -64,12 +64,24 @@ class Handles:
 
     def offer(self, guid: Guid, make: "Callable[[], Interface]") -> None:
         """Install a protocol on a handle of its own when somebody first looks for it: most images never do."""
-        self._offers[guid] = make
+        self._offers[guid] = lambda: self.install(None, guid, make())
+
+    def offer_devices(self, protocols: Iterable[Guid], install: "Callable[[], None]") -> None:
+        """Have `install` make handles, once, when somebody first looks for any of these protocols."""
+        offered = list(protocols)
+
+        def take_up() -> None:
+            for guid in offered:
+                self._offers.pop(guid, None)
+            install()
+
+        for guid in offered:
+            self._offers[guid] = take_up
 
     def _take_up(self, guid: bytes) -> None:
         make = self._offers.pop(guid, None)
         if make is not None:
-            self.install(None, Guid(guid), make())
+            make()
 
     def all(self) -> list[int]:
         """Every handle in the order of their making."""

@@ -24,6 +24,7 @@ from uefi.protocols.simple_text_output import SimpleTextOutput
 if TYPE_CHECKING:
     from images.block import BlockDevice
     from images.tree import FileSystem
+    from machine.boards.pc import PcBoard
     from uefi.firmware import Firmware
     from uefi.graphics.framebuffer import Framebuffer
     from uefi.hii.database import Database
@@ -113,6 +114,25 @@ class Platform:
         offer(guids.TIMESTAMP_PROTOCOL, "timestamp", "Timestamp")
         offer(guids.MP_SERVICES_PROTOCOL, "mp_services", "MpServices")
         self._offer_hii(offer)
+
+    def offer_pci(self, board: "PcBoard", memory: range, ports: range, buses: int) -> None:
+        """The root bridge and PCI functions as handles; made, with the network device's driver, when first looked for."""
+
+        def install() -> None:
+            from uefi.pci.handles import install_pci
+
+            install_pci(self.firmware, board.pci, memory, ports, buses, board.nic)
+
+        self.firmware.handles.offer_devices(
+            (
+                guids.DEVICE_PATH_PROTOCOL,
+                guids.DRIVER_BINDING_PROTOCOL,
+                guids.PCI_IO_PROTOCOL,
+                guids.PCI_ROOT_BRIDGE_IO_PROTOCOL,
+                guids.SIMPLE_NETWORK_PROTOCOL,
+            ),
+            install,
+        )
 
     def _offer_hii(self, offer: Callable[..., None]) -> None:
         """The human interface infrastructure: its protocols share one database."""

@@ -1,10 +1,9 @@
 """A disk that a BIOS boots an ELF unikernel from: boot record and stage of ours, the load plan, the program's segments."""
 
 from importlib.resources import files
-from struct import Struct, pack
-from typing import Any
+from struct import pack
 
-from images.block import BlockDevice
+from images.bios.plan import COMMAND_LINE_LIMIT, LINUX64, MAGIC, MOST_SEGMENTS, PLAN, PLAN_AT, PVH, SEGMENT
 from images.errors import UnfitInput
 from images.mosaic import Mosaic
 from loader.elf_program import ElfProgram
@@ -12,16 +11,9 @@ from loader.elf_program import ElfProgram
 SECTOR = 512
 FIRST_SECTOR = 2048
 """Where the partition with the program begins: at 1 MiB, as on other disks."""
-COMMAND_LINE_LIMIT = 255
-PLAN_MAGIC = b"CVMBPLAN"
 PARTITION_TYPE = 0xDA  # "non-FS data"
-_PLAN_AT = 512
-_PLAN = Struct("<8sIIQ")
-_SEGMENT = Struct("<QQQQ")
-_MOST_SEGMENTS = 8
 _ALIGNMENT = 4096
 _SIGNATURE_AT, _TABLE_AT = 440, 446
-_PVH, _LINUX64 = 1, 2
 _ONE_MEGABYTE, _FOUR_GIGABYTES = 1 << 20, 1 << 32
 
 
@@ -40,47 +32,22 @@ class BiosDisk(Mosaic):
         entry = program.pvh_entry if program.pvh_entry is not None else program.entry
         _check(program, entry, self.top)
         text = _command_line(command_line)
-        plan = bytearray(
-            _PLAN.pack(PLAN_MAGIC, _PVH if self.entry == "pvh" else _LINUX64, len(program.segments), entry)
-        )
+        plan = bytearray(PLAN.pack(MAGIC, PVH if self.entry == "pvh" else LINUX64, len(program.segments), entry))
         place = FIRST_SECTOR * SECTOR
         for offset, address, file_size, memory_size in program.segments:
-            plan += _SEGMENT.pack(place // SECTOR, address, file_size, memory_size)
+            plan += SEGMENT.pack(place // SECTOR, address, file_size, memory_size)
             if place + file_size > size:
                 raise UnfitInput(f"the program does not fit on a disk of {size} bytes; give a larger --size")
             # The last piece's memory must not hold the whole file again: it is read from `data` in place.
             self.place(place, file_size, lambda start, count, at=offset: data[at + start : at + start + count])  # type: ignore[misc]
             place += -(-file_size // _ALIGNMENT) * _ALIGNMENT
-        plan = plan.ljust(_PLAN.size + _MOST_SEGMENTS * _SEGMENT.size, b"\0") + text
+        plan = plan.ljust(PLAN.size + MOST_SEGMENTS * SEGMENT.size, b"\0") + text
         stage = bytearray(stage_bytes())
-        stage[_PLAN_AT : _PLAN_AT + len(plan)] = plan
+        stage[PLAN_AT : PLAN_AT + len(plan)] = plan
         stage[_SIGNATURE_AT : _SIGNATURE_AT + 4] = identity[:4]
         stage[_TABLE_AT : _TABLE_AT + 16] = _partition(size)
         stage[510:512] = b"\x55\xaa"
         self.place_bytes(0, bytes(stage))
-
-
-def read_plan(device: BlockDevice) -> dict[str, Any] | None:
-    """What the stage of ours on `device` would load, as plain data; None if there is none. For `image inspect`."""
-    size = _PLAN.size + _MOST_SEGMENTS * _SEGMENT.size + COMMAND_LINE_LIMIT + 1
-    if device.size < _PLAN_AT + size:
-        return None
-    raw = device.read(_PLAN_AT, size)
-    magic, mode, count, entry = _PLAN.unpack_from(raw)
-    if magic != PLAN_MAGIC or count > _MOST_SEGMENTS:
-        return None
-    segments = [_SEGMENT.unpack_from(raw, _PLAN.size + n * _SEGMENT.size) for n in range(count)]
-    return {
-        "entry_kind": {_PVH: "pvh", _LINUX64: "linux64"}.get(mode, f"unknown ({mode})"),
-        "entry": f"{entry:#x}",
-        "command_line": raw[_PLAN.size + _MOST_SEGMENTS * _SEGMENT.size :]
-        .partition(b"\0")[0]
-        .decode("utf-8", "replace"),
-        "segments": [
-            {"lba": lba, "address": f"{address:#x}", "file_size": file_size, "memory_size": memory_size}
-            for lba, address, file_size, memory_size in segments
-        ],
-    }
 
 
 def stage_bytes() -> bytes:
@@ -89,9 +56,9 @@ def stage_bytes() -> bytes:
 
 
 def _check(program: ElfProgram, entry: int, top: int) -> None:
-    if len(program.segments) > _MOST_SEGMENTS:
+    if len(program.segments) > MOST_SEGMENTS:
         raise UnfitInput(
-            f"the program has {len(program.segments)} segments to load, the BIOS stage takes {_MOST_SEGMENTS}"
+            f"the program has {len(program.segments)} segments to load, the BIOS stage takes {MOST_SEGMENTS}"
         )
     if program.segments[0].address < _ONE_MEGABYTE or top > _FOUR_GIGABYTES:
         raise UnfitInput(

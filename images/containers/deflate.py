@@ -1,7 +1,7 @@
 """Deflate (RFC 1951) as our image files use it, and a gzip file (RFC 1952) that is the same each time.
 
-The compressor is zlib at level 6. All releases of zlib from 1.2.5.1 to 1.3.1 compress to the same bytes at that level;
-zlib-ng and other replacements do not. ZLIB says which one is at work; what is inside the file never depends on it.
+The compressor is zlib at level 6. Where Python is linked with another implementation (zlib-ng), the packed bytes differ and
+the disk in them does not: ZLIB says which version is at work.
 """
 
 import zlib

@@ -132,10 +132,15 @@ def _sparse(stream: Stream, header: bytes, name: str, stored: int) -> Member:
 
 
 def _check_sum(header: bytes) -> None:
-    given = read_number(header[148:156], "checksum")
     found = sum(header) - sum(header[148:156]) + 8 * 0x20
+    try:
+        given = read_number(header[148:156], "checksum")
+    except ContainerError:
+        given = -1
     if given != found:
-        raise ContainerError(f"tar: a header's checksum is {given}, its bytes give {found}; this is no tar archive")
+        raise ContainerError(
+            "no tar archive, or a damaged one: a header's checksum is wrong; wanted Google's tar.gz with disk.raw in it"
+        )
 
 
 def _check_size(size: int) -> None:

@@ -14,7 +14,7 @@ Writer = Callable[[BlockDevice, BinaryIO, Progress | None], None]
 
 
 class Format:
-    """One format. `unit`: the disk's size must be a multiple of so many bytes; `reason` says who wants that."""
+    """One format. `unit`: the disk's size must be a multiple of so many bytes; `reason` says who wants that; `most` bytes."""
 
     def __init__(
         self,
@@ -24,12 +24,14 @@ class Format:
         load: Callable[[], Writer],
         unit: int = 512,
         reason: str = "",
+        most: int = 64 << 40,
     ) -> None:
         self.name = name
         self.suffixes = suffixes
         self.what = what
         self.unit = unit
         self.reason = reason
+        self.most = most
         self._load = load
 
     def check_size(self, size: int) -> None:
@@ -37,6 +39,10 @@ class Format:
         if size % self.unit:
             fits = -(-size // self.unit) * self.unit
             raise UnfitInput(f"a disk of {size} bytes as {self.name}: {self.reason}; --size {fits} would do")
+        if size > self.most:
+            raise UnfitInput(
+                f"a disk of {size} bytes as {self.name}: at most {self.most} can be; give a smaller --size"
+            )
 
     def write(self, device: BlockDevice, file: BinaryIO, progress: Progress | None = None) -> None:
         """Writes all of `device` to an empty, seekable file, the same bytes each time; memory does not grow with it.
@@ -90,8 +96,8 @@ FORMATS = {
             "gce", (".tar.gz", ".tgz"), "Google Compute Engine's disk.raw in tar.gz", _gce, GIB,
             "Google takes whole GiB only",
         ),
-        Format("vmdk", (".vmdk",), "VMDK streamOptimized", _vmdk, _MIB, "VMware and Amazon take whole MiB only"),
-        Format("vhd", (".vhd",), "VHD, fixed", _vhd, _MIB, "Azure takes whole MiB only"),
+        Format("vmdk", (".vmdk",), "VMDK streamOptimized", _vmdk, _MIB, "VMware and Amazon take whole MiB only", 2 << 40),
+        Format("vhd", (".vhd",), "VHD, fixed", _vhd, _MIB, "Azure takes whole MiB only", 2040 * GIB),
         Format("qcow2", (".qcow2", ".qcow"), "qcow2 version 3, compressed with zlib", _qcow2),
         Format("qcow2-plain", (), "qcow2 version 3, not compressed", _qcow2_plain),
     )

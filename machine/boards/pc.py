@@ -17,9 +17,10 @@ from machine.pci.bus import PciBus
 from machine.pci.host_bridge import HostBridge
 
 if TYPE_CHECKING:
+    from machine.devices.gvnic.device import Gvnic
+    from machine.devices.virtio.pci import VirtioPci
     from machine.net.backend import Backend
     from machine.net.port import NetworkPort
-    from machine.pci.device import PciDevice
 
 COM1 = 0x3F8
 ECAM_BASE = 0xE000_0000
@@ -31,12 +32,23 @@ PCI_PORTS = range(0x6000, 0x8000)
 """What `plug_nic` hands out, within the windows that the ACPI tables state."""
 
 
+class Nic:
+    """The network device: its slot on bus 0, the port it is plugged into, its address (6 bytes), and what resets it."""
+
+    def __init__(self, slot: int, port: "NetworkPort", mac: bytes, reset: Callable[[], None]) -> None:
+        self.slot = slot
+        self.port = port
+        self.mac = mac
+        self.reset = reset
+
+
 class PcBoard:
     """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         self.computer = computer
         self.console = console
+        self.nic: Nic | None = None
         bus, clock = computer.bus, computer.clock
 
         def reset() -> None:
@@ -102,12 +114,14 @@ class PcBoard:
         from machine.pci import resources
 
         port = NetworkPort(backend, self.computer.idle.effect)
-        self.pci.add(
-            self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac), NIC_SLOT
-        )
+        device: VirtioPci | Gvnic
+        device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
+        self.pci.add(device, NIC_SLOT)
+        self.computer.idle.polled = lambda: device.polled
+        self.nic = Nic(NIC_SLOT, port, mac, device.reset)
         resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
-    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
+    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
         from machine.devices.virtio.net import VirtioNet
 
         device = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post)
@@ -117,7 +131,7 @@ class PcBoard:
             from machine.devices.virtio.pci_modern import VirtioPciModern as Transport  # type: ignore[assignment]
         return Transport(device, self._deliver_message)
 
-    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes) -> "PciDevice":
+    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes) -> "Gvnic":
         from machine.devices.gvnic import variant
         from machine.devices.gvnic.device import Gvnic
 

@@ -16,11 +16,13 @@ ARCH_X86, MODE_64 = 4, 8
 CPU_X86_EPYC_ROME = 37
 
 HOOK_INTR, HOOK_INSN, HOOK_CODE, HOOK_BLOCK, HOOK_INSN_INVALID, HOOK_TLB_FILL = 1, 2, 4, 8, 1 << 14, 1 << 17
+HOOK_MEM_FETCH_PROT, HOOK_MEM_READ, HOOK_MEM_WRITE = 1 << 9, 1 << 10, 1 << 11
 INS_CPUID, INS_IN, INS_OUT, INS_SYSCALL = 113, 218, 500, 699
 
 ERR_OK, ERR_INSN_INVALID, ERR_EXCEPTION = 0, 10, 21
 PROT_READ, PROT_WRITE, PROT_EXEC, PROT_ALL = 1, 2, 4, 7
 MEM_READ, MEM_WRITE, MEM_FETCH = 16, 17, 18
+"""The kinds of access by which hooks are told; READ and WRITE of data, FETCH of code."""
 TLB_VIRTUAL = 1
 
 _WRITE = 1 << 30
@@ -73,6 +75,8 @@ INTR_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U32, _VOID)
 CODE_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U64, _U32, _VOID)
 INVALID_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _VOID)
 TLB_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _U64, _INT, ctypes.POINTER(TlbEntry), _VOID)
+FETCH_PROT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _INT, _U64, _INT, ctypes.c_int64, _VOID)
+MEMORY_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _INT, _U64, _INT, ctypes.c_int64, _VOID)
 SYSCALL_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _VOID)
 CPUID_CALLBACK = ctypes.CFUNCTYPE(_INT, _VOID, _VOID)
 IN_CALLBACK = ctypes.CFUNCTYPE(_U32, _VOID, _U32, _INT, _VOID)
@@ -112,6 +116,8 @@ class Library:
         self.mmio_map.argtypes = (_VOID, _U64, _U64, MMIO_READ_CALLBACK, _VOID, MMIO_WRITE_CALLBACK, _VOID)
         # variadic: uc_hook_add(uc, hook *, type, callback, user, begin, end, ...), uc_ctl(uc, control, ...)
         self.hook_add = gil.uc_hook_add
+        self.hook_del = gil.uc_hook_del
+        self.hook_del.argtypes = (_VOID, ctypes.c_size_t)
         self.ctl = gil.uc_ctl
         self.emu_start = free.uc_emu_start
         self.emu_start.argtypes = (_VOID, _U64, _U64, _U64, ctypes.c_size_t)

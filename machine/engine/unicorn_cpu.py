@@ -5,10 +5,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
-from machine.cpu import Fault, GuestException, Stop
+from machine.cpu import Fault, GuestException, Stop, Watch
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine.unicorn_abi import Batch
+from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_stop import StopFlag
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
@@ -25,9 +26,12 @@ _MSR_EFER = 0xC000_0080
 # RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
 _TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
 _LONGEST = 5
+_SEVERAL = -1
 _TLB_GROWTH = frozenset((400, 1200))
+_TLB_LATER_GROWTH = 8192
 """TLB fills at which to flush: Unicorn doubles its table of 256 entries only then, and only if it is well filled. With 1,024 a
-guest of 15 MB misses less than half as often; beyond that, what each page of new code costs outweighs it."""
+guest of 15 MB misses less than half as often while it starts; a larger table makes each page of new code dearer, so it grows
+further only for guests that go on missing: one that moves megabytes through its heap needs 8,192 entries."""
 
 
 class UnicornCpu:
@@ -55,6 +59,14 @@ class UnicornCpu:
         self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
         self._hooked: set[int] = set()
+        self._fetched: dict[
+            int, int
+        ] = {}  # pages that could be executed when they were last filled: linear to physical
+        # Where a frame may stand in the TLB as writable and as executable: its linear page, or _SEVERAL.
+        self._writable: dict[int, int] = {}
+        self._executable: dict[int, int] = {}
+        self._watched: set[int] = set()
+        self._looked_through: dict[int, int] = {}
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
@@ -65,6 +77,7 @@ class UnicornCpu:
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
         self.stop = StopFlag(lib, handle)
         self._install_hooks()
+        self._debug: DebugHooks | None = None
         self._gateway: gateway.Gateway | None = None
         self._calling = False
 
@@ -85,7 +98,8 @@ class UnicornCpu:
         self._keep += [read, write]
         lib.check(lib.mmio_map(self.handle, hole, HIGH_START - hole, read, None, write, None), "map the MMIO hole")
 
-    def _hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> None:
+    def hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> ctypes.c_size_t:
+        """Have Unicorn call `callback` for addresses from `begin` to `end`, or for all; gives the hook's handle."""
         self._keep.append(callback)
         number = ctypes.c_size_t()
         code = self._lib.hook_add(
@@ -99,16 +113,22 @@ class UnicornCpu:
             *extra,
         )
         self._lib.check(code, "hook")
+        return number
+
+    def unhook(self, number: ctypes.c_size_t) -> None:
+        """Take a hook away again. Between two runs only."""
+        self._lib.check(self._lib.hook_del(self.handle, number), "unhook")
 
     def _install_hooks(self) -> None:
-        self._hook(abi.HOOK_TLB_FILL, abi.TLB_CALLBACK(self._fill))
-        self._hook(abi.HOOK_INTR, abi.INTR_CALLBACK(self._interrupt))
-        self._hook(abi.HOOK_INSN_INVALID, abi.INVALID_CALLBACK(self._invalid))
-        self._hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
-        self._hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
-        self._hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
-        self._hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
+        self.hook(abi.HOOK_TLB_FILL, abi.TLB_CALLBACK(self._fill))
+        self.hook(abi.HOOK_INTR, abi.INTR_CALLBACK(self._interrupt))
+        self.hook(abi.HOOK_INSN_INVALID, abi.INVALID_CALLBACK(self._invalid))
+        self.hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
+        self.hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
+        self.hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
+        self.hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
         self._trap = abi.CODE_CALLBACK(self._trapped)
+        self._never = abi.FETCH_PROT_CALLBACK(lambda *_arguments: False)
 
     # -- registers
 
@@ -210,7 +230,7 @@ class UnicornCpu:
     def _fill(self, _uc: int, address: int, kind: int, entry: Any, _user: int) -> bool:
         try:
             self._fills += 1
-            if self._fills in _TLB_GROWTH:
+            if self._fills in _TLB_GROWTH or not self._fills % _TLB_LATER_GROWTH:
                 self.flush_translations()
             mode = self.mode()
             access = _ACCESS[kind]
@@ -227,14 +247,20 @@ class UnicornCpu:
                 self._unknown.clear()
                 if memory.is_ram(physical):
                     memory.code_pages.add(frame)
-                    self._trap_page(mode, page, physical)
+                    self._now_executable(frame, page)
+                    if self._looked_through.get(frame) != page:
+                        self._trap_page(mode, page, physical)
                 perms = abi.PROT_READ | abi.PROT_EXEC
-            elif access == WRITE:
+            elif access == READ and frame in memory.code_pages:
+                looked_through = found.executable and self._executable.get(frame) == page
+                perms = abi.PROT_READ | (abi.PROT_EXEC if looked_through else 0)
+            elif access == WRITE or (found.dirty and found.writable):
+                self._now_writable(frame, page)
                 perms = abi.PROT_READ | abi.PROT_WRITE
-            elif frame in memory.code_pages:
-                perms = abi.PROT_READ | abi.PROT_EXEC if found.executable else abi.PROT_READ
             else:
-                perms = abi.PROT_READ | (abi.PROT_WRITE if found.dirty and found.writable else 0)
+                perms = abi.PROT_READ
+            if perms & abi.PROT_EXEC:
+                self._fetched[page] = physical if memory.is_ram(physical) else -1
             if physical >= HIGH_START and not memory.is_ram(physical):
                 physical = _VOID_PAGE
             target = entry[0]
@@ -251,6 +277,34 @@ class UnicornCpu:
             return False
         return True
 
+    def _now_executable(self, frame: int, page: int) -> None:
+        """A frame is about to be executable at `page`: nowhere may it stay writable in the TLB."""
+        if self._writable.pop(frame, page) != page:
+            self.flush_translations()
+        if self._executable.setdefault(frame, page) != page:
+            self._executable[frame] = _SEVERAL
+
+    def _now_writable(self, frame: int, page: int) -> None:
+        """A frame is about to be writable at `page`: nowhere may it stay executable, and what is translated of it is watched."""
+        if frame in self._engine.memory.code_pages:
+            self._watch(frame)
+            self._looked_through.pop(frame, None)
+            if self._executable.pop(frame, page) != page:
+                self.flush_translations()
+        if self._writable.setdefault(frame, page) != page:
+            self._writable[frame] = _SEVERAL
+
+    def _watch(self, frame: int) -> None:
+        """Have Unicorn look at each store to a frame, and drop the blocks that the store changes.
+
+        By itself it looks at the first store only: a later one to another block of the page would go unnoticed. It keeps
+        looking at pages for which any memory hook exists. This kind of hook does not slow the rest, and is never called:
+        fetches are refused by the page walk, before Unicorn would ask.
+        """
+        if frame not in self._watched:
+            self._watched.add(frame)
+            self.hook(abi.HOOK_MEM_FETCH_PROT, self._never, frame << 12, (frame << 12) + 0xFFF)
+
     def _bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
         """Guest code bytes at a linear address, as far as they are mapped."""
         try:
@@ -260,12 +314,18 @@ class UnicornCpu:
             return b""
 
     def _trap_page(self, mode: Mode, page: int, physical: int) -> None:
-        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of."""
+        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of.
+
+        That holds until the page is written to, unless such an instruction may reach into or out of a neighbour, which may
+        change alone.
+        """
         before = self._bytes_at(mode, page - (_LONGEST - 1), _LONGEST - 1) if page else b""
         body = self._engine.memory.read(physical, 4096)
         after = self._bytes_at(mode, page + 4096, _LONGEST - 1)
         text = before + body + after
         first = page - len(before)
+        if b"\x0f" not in before and b"\x0f" not in body[1 - _LONGEST :]:
+            self._looked_through[physical >> 12] = page
         for match in _TRAPPED.finditer(text):
             at = match.start()
             starts = [at]
@@ -277,13 +337,20 @@ class UnicornCpu:
                 address = first + start
                 if address not in self._hooked:
                     self._hooked.add(address)
-                    self._hook(abi.HOOK_CODE, self._trap, address, address)
+                    self.hook(abi.HOOK_CODE, self._trap, address, address)
 
     def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
+        if self._debug is not None and self._debug.breaks_at(address):
+            return
         try:
-            code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - (address & 0xFFF)))
-            if len(code) < size:
-                code += self._bytes_at(self.mode(), address + len(code), size - len(code))
+            inside = address & 0xFFF
+            physical = self._fetched.get(address - inside, -1)
+            if physical >= 0 and inside + size <= 4096:
+                code = self._engine.memory.read(physical + inside, size)
+            else:
+                code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - inside))
+                if len(code) < size:
+                    code += self._bytes_at(self.mode(), address + len(code), size - len(code))
             self._emulate(code, address + len(code))
         except BaseException as error:
             self._failed(error)
@@ -418,6 +485,58 @@ class UnicornCpu:
         self.set(reg.RIP, self.read_msr(0xC000_0082))
         return True
 
+    # -- debugging
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """The RAM that it runs over."""
+        return self._engine.memory
+
+    def _debugged(self) -> DebugHooks:
+        if self._debug is None:
+            self._debug = DebugHooks(self)
+        return self._debug
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """Stop before the instructions at these linear addresses, and no others."""
+        self._debugged().set_breakpoints(addresses)
+
+    def set_watches(self, watches: tuple[Watch, ...]) -> None:
+        """Stop behind instructions that touch these places, and no others."""
+        self._debugged().set_watches(watches)
+
+    def pass_breakpoint(self) -> None:
+        """Let the next run begin with the instruction at RIP even if a breakpoint stands there."""
+        self._debugged().resume()
+
+    def touched(self) -> tuple[Watch, int]:
+        """After WATCHPOINT: the watch, and the first physical address of it that was touched."""
+        return self._debugged().last_touch
+
+    def stop_now(self) -> None:
+        """From a callback: end the run before the instruction that is about to be executed."""
+        self._lib.emu_stop(self.handle)
+
+    def traps_at(self, address: int) -> bool:
+        """Whether an instruction at `address` is one that Unicorn would not tell us of, and so is hooked."""
+        return address in self._hooked
+
+    def _stopped_for_debugger(self) -> Stop | None:
+        debug = self._debug
+        if debug is None:
+            return None
+        if debug.hit:
+            debug.hit = False
+            return Stop.BREAKPOINT
+        if debug.take_back():
+            # Unicorn counts in translated code: without this the old block, which does not count, would run.
+            self.flush_code()
+            self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, 1)
+            self.flush_code()
+            debug.forget()
+            return Stop.WATCHPOINT
+        return None
+
     # -- running
 
     def start(self, count: int = 0) -> Stop:
@@ -436,8 +555,11 @@ class UnicornCpu:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        stopped = self._stopped_for_debugger()
         if self.fault is not None:
             return Stop.EXCEPTION
+        if stopped is not None:
+            return stopped
         if code != abi.ERR_OK:
             rip = self.get(reg.RIP)
             raise EngineError(f"unicorn stopped at {rip:#x}: {self._lib.strerror(code).decode()} ({code})")
@@ -461,6 +583,7 @@ class UnicornCpu:
     def flush_code(self) -> None:
         """Drop all translated code. Not while the CPU runs."""
         self._stale = False
+        self._looked_through.clear()
         self._ctl(abi.CTL_TB_FLUSH)
 
     def stop_and_flush_code(self) -> None:
@@ -470,10 +593,13 @@ class UnicornCpu:
         at the beginning of the instruction whose trap is being handled, and trap again.
         """
         self._stale = True
+        self._looked_through.clear()
         self.stop.request()
 
     def flush_translations(self) -> None:
         """Drop all TLB entries."""
+        self._writable.clear()
+        self._executable.clear()
         self._ctl(abi.CTL_TLB_FLUSH)
 
     def close(self) -> None:

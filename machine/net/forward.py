@@ -47,6 +47,7 @@ class Bridge:
         self._timer: Timer | None = None
         self._client_finished = False
         self._told_client = False
+        self._watched = 0
         tcp.open()
         self._after()
 
@@ -57,6 +58,7 @@ class Bridge:
 
     def _ready(self) -> None:
         """The client's socket can be read or written, or is broken."""
+        self._watched = 0
         client = self._client
         if client is not None and not self._client_finished and self.tcp.room:
             try:
@@ -88,10 +90,12 @@ class Bridge:
                 events = READABLE if self.tcp.room and not self._client_finished else 0
                 if self.tcp.incoming:
                     events |= WRITABLE
-                if events:
-                    self._poller.watch(client.fileno(), events, self._ready)
-                else:
-                    self._poller.forget(client.fileno())
+                if events != self._watched:
+                    self._watched = events
+                    if events:
+                        self._poller.watch(client.fileno(), events, self._ready)
+                    else:
+                        self._poller.forget(client.fileno())
         self._arm()
 
     def _pass_on(self) -> None:
@@ -100,7 +104,8 @@ class Bridge:
             return
         while tcp.incoming:
             try:
-                count = client.send(memoryview(tcp.incoming)[:_CHUNK].tobytes())
+                with memoryview(tcp.incoming) as incoming, incoming[:_CHUNK] as part:
+                    count = client.send(part)
             except BlockingIOError:
                 break
             except OSError:

@@ -5,7 +5,7 @@ Devices use this and not a back end itself, which may call back in the middle of
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from machine.net.backend import MAXIMUM_FRAME, MINIMUM_FRAME, Backend
 
@@ -13,6 +13,19 @@ MAXIMUM_WAITING = 1024
 """Frames that wait for a guest that gives no buffers; what comes then is lost."""
 
 COUNTERS = ("sent", "sent_bytes", "received", "received_bytes", "runts", "oversize", "overruns")
+
+
+class Borrower(Protocol):
+    """Who uses a device's port in place of the device: firmware that drives the network itself."""
+
+    def frames_wait(self) -> None:
+        """Frames wait; `take` them."""
+
+    def link_changed(self, up: bool) -> None:
+        """The link has come up or gone down."""
+
+    def taken_back(self) -> None:
+        """The device's own driver is at work; the port must not be used any more."""
 
 
 class NetworkPort:
@@ -30,6 +43,7 @@ class NetworkPort:
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.on_frames: Callable[[], None] = lambda: None
         self.on_link: Callable[[bool], None] = lambda up: None
+        self._borrower: Borrower | None = None
         backend.on_receive = self._received
         backend.on_link = self._link_changed
 
@@ -82,8 +96,31 @@ class NetworkPort:
         self.counters.update(state["counters"])
         self._backend.load(state["backend"])
 
+    # -- lent to firmware
+
+    def lend(self, borrower: Borrower) -> None:
+        """Give the port to `borrower` until its device takes it back; what waited is lost."""
+        self.take_back()
+        self.clear()
+        self._borrower = borrower
+
+    def give_back(self, borrower: Borrower) -> None:
+        """`borrower` needs the port no more; nothing happens if it has none. What waited is lost."""
+        if self._borrower is borrower:
+            self._borrower = None
+            self.clear()
+
+    def take_back(self) -> None:
+        """For devices: a driver has begun to use the device itself."""
+        borrower, self._borrower = self._borrower, None
+        if borrower is not None:
+            self.clear()
+            borrower.taken_back()
+
     def _link_changed(self, up: bool) -> None:
         self.on_link(up)
+        if self._borrower is not None:
+            self._borrower.link_changed(up)
 
     def _received(self, frame: bytes) -> None:
         if not MINIMUM_FRAME <= len(frame) <= MAXIMUM_FRAME:
@@ -94,5 +131,7 @@ class NetworkPort:
             return
         self.waiting.append(frame)
         self._activity()
-        if not self._sending:
+        if self._borrower is not None:
+            self._borrower.frames_wait()
+        elif not self._sending:
             self.on_frames()

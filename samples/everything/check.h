@@ -87,6 +87,9 @@ void check_collation(void);
 void check_decompress(void);
 void check_random(void);
 void check_processors(void);
+void check_pci_root_bridge(void);
+void check_pci_io(void);
+void check_network(void);
 void check_acpi(void);
 void check_smbios(void);
 /* Does not return: leaves boot services, goes on over the serial port, and switches the machine off. */

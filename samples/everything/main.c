@@ -52,6 +52,9 @@ static const CHAPTER chapters[] = {
     { L"decompress", check_decompress },
     { L"random", check_random },
     { L"processors", check_processors },
+    { L"pci", check_pci_root_bridge },
+    { L"pci", check_pci_io },
+    { L"network", check_network },
     { L"platform", check_acpi },
     { L"platform", check_smbios },
 };

@@ -8,6 +8,8 @@
 #include "efi/console.h"
 #include "efi/devices.h"
 #include "efi/media.h"
+#include "efi/network.h"
+#include "efi/pci.h"
 #include "efi/tables.h"
 #include "efi/types.h"
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sev.certificates import LARGEST_CERTIFICATE, VCEK, VLEK, Certificate
-from sev.collateral.errors import CacheError, CollateralError
+from sev.collateral.errors import CacheError, CollateralError, KdsBusy
 from sev.collateral.pieces import CACHE, LeafKey, Piece, line_of_crl
 from sev.errors import SevError
 from sev.product import Line
@@ -37,6 +37,9 @@ _NAME = re.compile(r"([0-9a-f]{64})\.(der|crl)\Z")
 _DRAFT = ".draft-"
 _DRAFT_AGE = 600.0
 _POLL = 0.05
+_SIGNATURE_SIZE = 44
+_MOST_HOLDERS = 10
+_TELL_AFTER = 2.0
 _TRIES = 100
 _PAUSE = 0.002
 """Seconds between two tries."""
@@ -141,10 +144,11 @@ class Cache:
         return removed
 
     @contextlib.contextmanager
-    def alone(self, patience: float) -> Iterator[bool]:
-        """Keep other processes from asking KDS at the same time, after waiting for them up to `patience` seconds.
+    def alone(self, patience: float, wait: Callable[[float], object] = time.sleep) -> Iterator[bool]:
+        """Keep other processes from asking KDS at the same time, after waiting for them.
 
-        Gives whether it had to wait, and what it wants may be here by now. Without locks (file system, permission) it goes on.
+        Gives whether it had to wait, and what it wants may be here by now. KdsBusy if one of the others holds on for `patience`
+        seconds, or all of them together for ten times that. Without locks (file system, permission) it goes on.
         """
         import fcntl
 
@@ -155,15 +159,27 @@ class Cache:
             yield False
             return
         try:
-            waited = False
-            end = time.monotonic() + patience
-            while time.monotonic() < end:
+            waited = told = False
+            holder = b""
+            began = since = time.monotonic()
+            while True:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _sign(descriptor)
                     break
                 except BlockingIOError:
+                    now = time.monotonic()
+                    if (seen := os.pread(descriptor, _SIGNATURE_SIZE, 0)) != holder:
+                        holder, since = seen, now
+                    if now - since > patience or now - began > _MOST_HOLDERS * patience:
+                        raise KdsBusy(
+                            f"other processes have been asking KDS for {now - began:.0f} s; try again later"
+                        ) from None
+                    if not told and now - began > _TELL_AFTER:
+                        told = True
+                        self._warn("waiting for another process that asks KDS")
                     waited = True
-                    time.sleep(_POLL)
+                    wait(_POLL)
                 except OSError:
                     break
             yield waited
@@ -207,6 +223,12 @@ class Cache:
         for folder, _, _ in os.walk(self._root, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
+
+
+def _sign(descriptor: int) -> None:
+    """Leave in the lock file who holds it and since when, so that who waits sees that it changes hands."""
+    with contextlib.suppress(OSError):  # a full disk is no reason not to go on
+        os.pwrite(descriptor, f"{os.getpid():20}{time.monotonic_ns():24}".encode(), 0)
 
 
 def _write_whole(path: Path, data: bytes, moment: int) -> None:

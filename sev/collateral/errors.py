@@ -19,6 +19,10 @@ class KdsUnreachable(KdsError):
     """No key distribution service to be reached at the address."""
 
 
+class KdsBusy(KdsError):
+    """A key distribution service that has no time for us now: it limits requests, or other processes are asking it."""
+
+
 class CacheError(CollateralError):
     """A cache folder that cannot be read or written."""
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from sev.certificates import ARK, ASK, ASVK, LARGEST_CERTIFICATE, VCEK, VLEK, Certificate, split_certificates
-from sev.collateral.errors import KdsError, KdsNotFound, KdsUnreachable
+from sev.collateral.errors import KdsBusy, KdsError, KdsNotFound, KdsUnreachable
 from sev.collateral.pieces import LeafKey
 from sev.errors import SevError
 from sev.product import Line
@@ -32,6 +32,8 @@ LARGEST_CHAIN = 4 * LARGEST_CERTIFICATE
 TIMEOUT = 10.0
 LONGEST_ANSWER = 30.0
 PATIENCE = 75.0
+# Who waits longer is told for what.
+TELL_AFTER = 2.0
 
 MOST_TRIES = 8
 MOST_FAILURES = 3
@@ -55,7 +57,7 @@ class _TryAgain(Exception):
 
 
 class KdsClient:
-    """A client of the service at `base`. `pause` is how it waits, `log` is told (one line) before it waits for long.
+    """A client of the service at `base`. `pause` is how it waits, `log` is told (one line) when it waits for long.
 
     The times are seconds: `timeout` for each operation, `longest` for an answer, `patience` for a request with its retries.
     """
@@ -162,10 +164,10 @@ class KdsClient:
                         wait = _FIRST_PAUSE * 2 ** (failures - 1)
                     if wait > left or failures >= MOST_FAILURES or number == MOST_TRIES - 1:
                         if trouble.busy:
-                            raise KdsError(f"{where}: {trouble} ({number + 1} tries); try again in a minute") from None
+                            raise KdsBusy(f"{where}: {trouble} ({number + 1} tries); try again in a minute") from None
                         raise KdsUnreachable(f"{where}: {trouble} ({number + 1} tries); try again later") from None
-                    if self._log is not None and wait > 2:
-                        self._log(f"{where}: {trouble}; next try in {wait:.0f} s")
+                    if time.monotonic() - began + wait > TELL_AFTER:
+                        self._tell(f"{where}: {trouble}; next try in {wait:.3g} s")
                     left -= wait
                     self._pause(wait)
         raise AssertionError("the last try ends the loop")
@@ -173,7 +175,9 @@ class KdsClient:
     def _once(self, url: str, where: str, largest: int, longest: float) -> tuple[str, bytes]:
         import httpx
 
-        watchdog = _Watchdog(longest)
+        watchdog = _Watchdog(
+            longest, lambda: self._tell(f"{where}: no answer yet; waiting for at most {longest:.0f} s")
+        )
         late = f"no whole answer within {longest:.3g} s"
         try:
             with watchdog, self._http().stream("GET", url, extensions={"trace": watchdog.trace}) as response:
@@ -193,6 +197,10 @@ class KdsClient:
             raise _TryAgain(late)
         return response.headers.get("content-type", "")[:40], body
 
+    def _tell(self, text: str) -> None:
+        if self._log is not None:
+            self._log(text)
+
     def _http(self) -> Any:
         if self._client is None:
             import httpx
@@ -209,12 +217,16 @@ class KdsClient:
 
 
 class _Watchdog:
-    """Cuts the connection when an answer takes too long: httpx limits each read, which a drip of single bytes outlives."""
+    """Cuts the connection when an answer takes too long: httpx limits each read, which a drip of single bytes outlives.
 
-    def __init__(self, seconds: float) -> None:
+    `slow` is called, from another thread, when there is no whole answer after TELL_AFTER seconds.
+    """
+
+    def __init__(self, seconds: float, slow: Callable[[], object]) -> None:
         self.fired = False
-        self._timer = threading.Timer(max(seconds, 0.01), self._fire)
-        self._timer.daemon = True
+        self._timers = [threading.Timer(max(seconds, 0.01), self._fire)]
+        if seconds > 2 * TELL_AFTER:
+            self._timers.append(threading.Timer(TELL_AFTER, slow))
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
@@ -241,10 +253,13 @@ class _Watchdog:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> None:
-        self._timer.start()
+        for timer in self._timers:
+            timer.daemon = True
+            timer.start()
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
         with self._lock:
             if self._socket is not None:
                 self._socket.close()

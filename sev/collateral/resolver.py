@@ -197,13 +197,16 @@ class Resolver:
         own = [Piece(crl, EVIDENCE) for crl in evidence.crls if crl.issuer == ark.subject]
         if not _fresh(own, at) and self.cache:
             known = {crl.der for crl in evidence.crls}
-            kept = [piece for piece in self.cache.crls(ark.line) if piece.item.issuer == ark.subject]
-            own += [piece for piece in kept if piece.item.der not in known]
+            own += [piece for piece in _of(self.cache.crls(ark.line), ark) if piece.item.der not in known]
         asked = any(piece.source == KDS for piece in found.pieces)
         if not _fresh(own, at) and self.kds is not None and (want or asked):
             name = f"{ark.subject_cn}'s CRL"
             try:
-                own += self._asked(name, lambda kds: [_checked(kds.crl(ark.line, leaf.kind), ark)])
+                own += self._asked(
+                    name,
+                    lambda kds: [_checked(kds.crl(ark.line, leaf.kind), ark)],
+                    lambda cache: [piece for piece in _of(cache.crls(ark.line), ark) if _fresh([piece], at)],
+                )
             except CollateralError as error:
                 found.notes.append(str(error))
         elif want and not _fresh(own, at):
@@ -267,6 +270,11 @@ def _fits(report: Report, leaf: Certificate) -> bool:
     return same_chip and leaf.spl == Tcb(report.reported_tcb, leaf.line).spl
 
 
+def signed_by(leaf: Certificate | Crl, raw: bytes) -> bool:
+    """Whether a leaf signed a report (its 1184 bytes). MalformedReport."""
+    return isinstance(leaf, Certificate) and _signed_by(leaf, Report.decode(raw), raw)
+
+
 def _signed_by(leaf: Certificate, report: Report, raw: bytes) -> bool:
     r, s = report.signature[:_COMPONENT], report.signature[_COMPONENT : 2 * _COMPONENT]
     return leaf.verifies(int.from_bytes(r, "little"), int.from_bytes(s, "little"), raw[:SIGNED_SIZE])
@@ -274,6 +282,10 @@ def _signed_by(leaf: Certificate, report: Report, raw: bytes) -> bool:
 
 def _issued(subject: Certificate, issuer: Certificate) -> bool:
     return issuer.subject == subject.issuer and subject.signature_problem(issuer) is None
+
+
+def _of(pieces: list[Piece], ark: Certificate) -> list[Piece]:
+    return [piece for piece in pieces if piece.item.issuer == ark.subject]
 
 
 def _checked(crl: Crl, ark: Certificate) -> Crl:

@@ -94,6 +94,20 @@ class Guest:
         """The guest's memory as a device (its name) may use it."""
         return GuestDma(self.computer.memory, self.checker, device)
 
+    def share(self, address: int, size: int) -> None:
+        """Firmware gives whole pages to the host, as it does for buffers of devices."""
+        self.rmp.share(address >> 12, size >> 12)
+        self.checker.changed(address >> 12, size >> 12)
+
+    def unshare(self, address: int, size: int) -> None:
+        """Firmware takes whole pages back and validates them; zeros stand for what hardware would show of the contents."""
+        first, count = address >> 12, size >> 12
+        self.rmp.make_private(first, count)
+        for frame in range(first, first + count):
+            self.rmp.validate(frame, False, True)
+        self.computer.memory.fill(address, size)
+        self.checker.changed(first, count)
+
     def save(self) -> dict[str, Any]:
         """Plain data for a snapshot: all that is not in the guest's memory."""
         return {

@@ -3,6 +3,8 @@
 from sev.measure.errors import MalformedFirmware, MalformedIdBlock, MalformedIgvm, MeasureError
 from sev.measure.firmware import Firmware
 from sev.measure.guest_features import GuestFeatures
+from sev.measure.id_block import IdAuth, IdBlock
+from sev.measure.igvm import Igvm
 from sev.measure.kernel_hashes import KernelHashes
 from sev.measure.launch_digest import LaunchDigest
 from sev.measure.legacy import sev_es_launch_digest, sev_launch_digest
@@ -14,6 +16,9 @@ __all__ = [
     "VMMS",
     "Firmware",
     "GuestFeatures",
+    "IdAuth",
+    "IdBlock",
+    "Igvm",
     "KernelHashes",
     "LaunchDigest",
     "MalformedFirmware",

@@ -165,7 +165,7 @@ def encode_public_key(key: "EllipticCurvePublicKey") -> bytes:
 
 
 def decode_public_key(data: bytes) -> "EllipticCurvePublicKey":
-    """A P-384 key from AMD's form. MalformedIdBlock for another size, curve, or a point that is not on the curve."""
+    """A P-384 key from AMD's form. MalformedIdBlock for another size or curve, a point off it, or reserved bytes that are set."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicNumbers
 
     if len(data) != PUBLIC_KEY_SIZE:
@@ -173,6 +173,9 @@ def decode_public_key(data: bytes) -> "EllipticCurvePublicKey":
     curve = int.from_bytes(data[:4], "little")
     if curve != _CURVE_P384:
         raise MalformedIdBlock(f"public key on curve {curve}; wanted {_CURVE_P384} (P-384)")
+    if any(data[4 + 2 * _COMPONENT :]):
+        # They would change the digest of the key, and nobody has signed them.
+        raise MalformedIdBlock("public key with reserved bytes after its point that are not zero")
     try:
         return EllipticCurvePublicNumbers(*_numbers(data[4:]), SECP384R1()).public_key()
     except ValueError:
@@ -220,6 +223,8 @@ def _verify(key: bytes, signature: bytes, message: bytes, complaint: str) -> Non
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
     from cryptography.hazmat.primitives.hashes import SHA384
 
+    if any(signature[2 * _COMPONENT :]):
+        raise MalformedIdBlock("signature with reserved bytes after r and s that are not zero")
     try:
         decode_public_key(key).verify(encode_dss_signature(*_numbers(signature)), message, ECDSA(SHA384()))
     except InvalidSignature:

@@ -11,7 +11,17 @@ from hashlib import sha384
 from typing import Any
 
 from sev.measure.errors import MalformedIgvm
-from sev.measure.launch_digest import PAGE_CPUID, PAGE_NORMAL, PAGE_SECRETS, PAGE_SIZE, PAGE_UNMEASURED, LaunchDigest
+from sev.measure.igvm_id_block import STRUCTURE, IgvmIdBlock
+from sev.measure.launch_digest import (
+    PAGE_CPUID,
+    PAGE_NORMAL,
+    PAGE_SECRETS,
+    PAGE_SIZE,
+    PAGE_UNMEASURED,
+    PAGE_ZERO,
+    VMSA_GPA,
+    LaunchDigest,
+)
 
 LARGEST_FILE = 1 << 30
 """Bytes; an IGVM file carries a firmware, and sometimes a kernel with its initial RAM disk."""
@@ -37,8 +47,10 @@ _STRUCTURES = {
     _PAGE_DATA: struct.Struct("<QIIIHH"),
     _PARAMETER_INSERT: struct.Struct("<QII"),
     _VP_CONTEXT: struct.Struct("<QIIHH"),
-    _SNP_ID_BLOCK: struct.Struct("<IB3s48s16s16sII"),
+    _SNP_ID_BLOCK: STRUCTURE,
 }
+_WITHOUT_EFFECT = {*range(0x102, 0x107), *range(0x305, 0x30B), *range(0x30C, 0x314)}
+"""Relocation, CoRIM, required memory, parameters that a host fills in, error ranges, VBS: nothing of it is measured."""
 _PLATFORM_SEV_SNP = 2
 
 _FLAG_2_MIB = 1
@@ -56,20 +68,20 @@ _ZERO_PAGE_HASH = sha384(bytes(PAGE_SIZE)).digest()
 class Igvm:
     """An IGVM file as a SEV-SNP host reads it.
 
-    `guest_policy` is the policy it asks for, `id_block_digest` the launch digest of its ID block (48 bytes); None if absent.
+    `guest_policy` is the policy that it asks for, `id_block` its signed ID block; None if absent.
     """
 
-    __slots__ = ("_directives", "data", "guest_policy", "id_block_digest", "mask")
+    __slots__ = ("_directives", "data", "guest_policy", "id_block", "mask")
 
     def __init__(self, data: bytes) -> None:
-        """Read the headers. MalformedIgvm if they are damaged, or if the file is not for SEV-SNP."""
+        """Read the headers. MalformedIgvm if they are damaged, of an unknown type without being optional, or not for SEV-SNP."""
         if not _FIXED_HEADER.size <= len(data) <= LARGEST_FILE:
             raise MalformedIgvm(
                 f"IGVM file of {len(data)} bytes; wanted {_FIXED_HEADER.size} to {LARGEST_FILE} (1 GiB)"
             )
         self.data = data
         self.guest_policy: int | None = None
-        self.id_block_digest: bytes | None = None
+        self.id_block: IgvmIdBlock | None = None
         headers = list(_variable_headers(data, *_fixed_header(data)))
         self.mask = _mask(headers)
         self._directives = headers
@@ -77,12 +89,16 @@ class Igvm:
             if kind == _GUEST_POLICY and fields[1] & self.mask:
                 self.guest_policy = fields[0]
             elif kind == _SNP_ID_BLOCK and fields[0] & self.mask:
-                self.id_block_digest = fields[3]
+                if self.id_block is not None:
+                    raise MalformedIgvm("IGVM file has two ID blocks for SEV-SNP")
+                self.id_block = IgvmIdBlock(fields)
 
-    def launch_digest(self) -> bytes:
+    def launch_digest(self, native_zero: bool = False) -> bytes:
         """MEASUREMENT (48 bytes) of a guest started from this file.
 
-        Parameter areas count as unmeasured pages, as the format says. MalformedIgvm for directives that refer to nothing.
+        Parameter areas count as unmeasured pages, as the format says. A page without data counts as a normal one full of
+        zeros, as the format says and QEMU and Hyper-V do; with `native_zero` as a zero page of the secure processor's, as
+        igvmmeasure does for COCONUT-SVSM's target vanadium. MalformedIgvm for directives that refer to nothing.
         """
         digest = LaunchDigest()
         areas: dict[int, int] = {}
@@ -100,7 +116,7 @@ class Igvm:
                 if pages > _MOST_PAGES:
                     raise MalformedIgvm(f"IGVM file fills more than {_MOST_PAGES} pages (4 GiB)")
                 if kind == _PAGE_DATA:
-                    self._add_page_data(digest, *fields)
+                    self._add_page_data(digest, native_zero, *fields)
                 elif kind == _VP_CONTEXT:
                     digest.vmsa_page(sha384(self._contents(fields[2], PAGE_SIZE)).digest(), fields[0])
                 else:
@@ -114,8 +130,56 @@ class Igvm:
             )
         return memoryview(self.data)[offset : offset + size]
 
+    def kvm_differences(self) -> list[str]:
+        """Why QEMU on KVM would measure another digest; empty if it would not.
+
+        KVM measures the processors' states itself, last and at one fixed address, and starts only the first one from the file.
+        """
+        found = []
+        own = [
+            (kind, fields)
+            for kind, fields in self._directives
+            if kind in (_PAGE_DATA, _PARAMETER_INSERT, _VP_CONTEXT) and fields[1] & self.mask
+        ]
+        states = [(number, fields) for number, (kind, fields) in enumerate(own) if kind == _VP_CONTEXT]
+        if len(states) > 1:
+            found.append(f"it has the states of {len(states)} processors, and KVM takes that of the first")
+        if any(fields[0] != VMSA_GPA for _, fields in states):
+            found.append(f"it puts a processor's state elsewhere than at {VMSA_GPA:#x}, where KVM measures it")
+        if states and states[0][0] < len(own) - len(states):
+            found.append("it has pages after a processor's state, which KVM measures last")
+        return found
+
+    def page_counts(self) -> dict[str, int]:
+        """How many pages of each kind the file fills, and how many processors' states it has."""
+        counts = dict.fromkeys(("normal", "unmeasured", "secrets", "CPUID", "shared", "parameter", "VMSA"), 0)
+        areas: dict[int, int] = {}
+        for kind, fields in self._directives:
+            if kind == _PARAMETER_AREA:
+                areas[fields[1]] = fields[0]
+            elif kind == _VP_CONTEXT and fields[1] & self.mask:
+                counts["VMSA"] += 1
+            elif kind == _PARAMETER_INSERT and fields[1] & self.mask:
+                counts["parameter"] += areas.get(fields[2], 0) // PAGE_SIZE
+            elif kind == _PAGE_DATA and fields[1] & self.mask:
+                flags, data_type = fields[3], fields[4]
+                pages = _TWO_MIB // PAGE_SIZE if flags & _FLAG_2_MIB else 1
+                name = {_DATA_SECRETS: "secrets", 2: "CPUID", 3: "CPUID"}.get(data_type, "normal")
+                if name == "normal" and flags & _FLAG_UNMEASURED:
+                    name = "unmeasured"
+                counts["shared" if flags & _FLAG_SHARED else name] += pages
+        return counts
+
     def _add_page_data(
-        self, digest: LaunchDigest, gpa: int, mask: int, offset: int, flags: int, kind: int, reserved: int
+        self,
+        digest: LaunchDigest,
+        native_zero: bool,
+        gpa: int,
+        mask: int,
+        offset: int,
+        flags: int,
+        kind: int,
+        reserved: int,
     ) -> None:
         if flags & _FLAG_SHARED:
             return
@@ -130,6 +194,8 @@ class Igvm:
             digest.pages_without_contents(PAGE_UNMEASURED, gpa, size)
         elif offset:
             digest.normal_pages(gpa, self._contents(offset, size))
+        elif native_zero:
+            digest.pages_without_contents(PAGE_ZERO, gpa, size)
         else:
             # A file offset of zero stands for zeros, which are measured like any other contents.
             for address in range(gpa, gpa + size, PAGE_SIZE):
@@ -168,8 +234,10 @@ def _variable_headers(data: bytes, position: int, end: int) -> Iterator[tuple[in
         position += _VARIABLE_HEADER.size
         if length > end - position:
             raise MalformedIgvm(f"header of type {kind:#x} has {length} bytes; only {end - position} are left")
-        kind &= ~_OPTIONAL
+        optional, kind = kind & _OPTIONAL, kind & ~_OPTIONAL
         structure = _STRUCTURES.get(kind)
+        if structure is None and kind not in _WITHOUT_EFFECT and not optional:
+            raise MalformedIgvm(f"header of the unknown type {kind:#x}, which is not marked as optional")
         if structure is not None:
             if length < structure.size:
                 raise MalformedIgvm(f"header of type {kind:#x} has {length} bytes; wanted {structure.size}")

@@ -61,6 +61,35 @@ def test_everything_passes_whatever_the_memory(cvmboot, sample, esp, memory):
     assert check_tap(text_of(done)) > 900
 
 
+NICS = {
+    "virtio": ["--nic", "virtio"],
+    "virtio-legacy": ["--nic", "virtio-legacy"],
+    "gvnic": ["--nic", "gvnic"],
+    "snp": ["--nic", "virtio", "--snp", "--snp-check", "strict"],
+    "virtual": ["--nic", "gvnic", "--clock", "virtual"],
+}
+
+
+@pytest.mark.parametrize("words", NICS.values(), ids=NICS)
+def test_every_network_device_and_its_pci_function(cvmboot, sample, esp, words):
+    """The answer to the self-test's question comes from the built-in gateway."""
+    folder = esp({f"{name}.efi": sample(name) for name in FILES})
+    options = ["--esp", folder, "--args", "pci network", "--net", "user:builtin", "--timeout", "50"]
+    done = cvmboot("run", sample("everything"), *options, *words)
+    console = text_of(done)
+    assert check_tap(console) > 230
+    assert "10.0.2.2 has answered" in console
+    assert "# skip" not in console
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_cable_without_a_network(cvmboot, sample):
+    done = cvmboot("run", sample("everything"), "--args", "network", "--nic", "virtio", "--net", "none")
+    console = text_of(done)
+    assert check_tap(console) > 80
+    assert "# skip frames: there is no network" in console
+
+
 def test_the_files_on_the_host_stay_as_they_were(cvmboot, sample, esp):
     files = {f"{name}.efi": sample(name) for name in FILES}
     folder = esp(files)

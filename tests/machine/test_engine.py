@@ -114,6 +114,29 @@ def test_code_that_rewrites_itself_into_a_trapped_instruction(bare: Bare) -> Non
     assert bare.cpu.get(reg.RAX) & 0xFFFFFFFF == 0
 
 
+@pytest.mark.parametrize("second", ["31c0", "0f31"])
+def test_another_page_at_the_address_of_a_trapped_instruction(bare: Bare, second: str) -> None:
+    bare.computer.read_tsc = lambda cpu: 0x77  # type: ignore[method-assign]
+    ram = bare.computer.memory
+    entry = bare.map.base  # down to the page directory's entry of 2 MiB at CODE
+    for level in (39, 30):
+        entry = ram.u64(entry + (CODE >> level & 0x1FF) * 8) & 0xF_FFFF_F000
+    entry += (CODE >> 21 & 0x1FF) * 8
+    here, there = CODE + 0x1000, CODE + 0x20_1000
+    ram.write(here, bytes.fromhex("0f31 c3"))
+    ram.write(there, bytes.fromhex(second + "c3"))
+    main = "31c0 bb00100003 ffd3 4989c0" + DONE  # xor eax,eax; mov ebx,CODE+0x1000; call rbx; mov r8,rax
+    assert bare.run(main) == "done"
+    assert bare.cpu.get(reg.R8) == 0x77
+    ram.write(CODE + 0x20_0000, bytes.fromhex(main))
+    ram.set_u64(entry, ram.u64(entry) + 0x20_0000)
+    bare.cpu.set(reg.CR3, bare.map.base)
+    bare.computer._end = None
+    bare.cpu.set(reg.RIP, CODE)
+    assert bare.computer.run() == "done"
+    assert bare.cpu.get(reg.R8) == (0x77 if second == "0f31" else 0)
+
+
 def test_code_that_the_host_rewrites_is_translated_anew(bare: Bare) -> None:
     assert bare.run("b801000000" + DONE) == "done"
     bare.computer._end = None

@@ -63,10 +63,11 @@ class HandleServices(BootServicesPart):
         """Take a protocol off a handle."""
         need(guid)
         assert guid is not None
-        yield from self._uninstall(handle, guid, interface)
+        yield from self.uninstall(handle, guid, interface)
         return Status.SUCCESS
 
-    def _uninstall(self, handle: int, guid: Guid, interface: int) -> Steps:
+    def uninstall(self, handle: int, guid: Guid, interface: int) -> Steps:
+        """Take a protocol off a handle once its drivers have let go of it. EfiError: NOT_FOUND, ACCESS_DENIED."""
         handles = self.firmware.handles
         protocol = handles.protocols(handle).get(guid)
         if protocol is None or protocol.interface != interface:
@@ -136,7 +137,7 @@ class HandleServices(BootServicesPart):
         done: list[tuple[Guid, int]] = []
         try:
             for guid, interface in pairs:
-                yield from self._uninstall(handle, guid, interface)
+                yield from self.uninstall(handle, guid, interface)
                 done.append((guid, interface))
         except EfiError:
             for guid, interface in reversed(done):

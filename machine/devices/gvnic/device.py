@@ -106,6 +106,7 @@ class Gvnic(PciDevice):
             elif registers[offset] & reg.DRIVER_RUN:
                 self._was_reset = False
         elif offset == reg.ADMINQ_DOORBELL:
+            self._port.take_back()
             self._was_reset = False
             self.admin.ring(registers[offset])
             self._run_admin()
@@ -135,10 +136,17 @@ class Gvnic(PciDevice):
         self.registers.clear_queue()
         self.admin.clear()
         self.commands.clear()
+        self._port.take_back()
         self._port.clear()
         self._broken = False
         self._was_reset = True
         self.problem = ""
+
+    @property
+    def polled(self) -> bool:
+        """Whether a driver that receives has no interrupts: it can only look at the rings."""
+        resources = self.commands.resources
+        return resources is not None and bool(resources.receive) and not self.msix.enabled
 
     # -- doorbells
 

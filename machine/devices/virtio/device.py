@@ -78,6 +78,11 @@ class VirtioDevice:
         """Whether the driver is ready, and nothing is broken."""
         return self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
 
+    @property
+    def polled(self) -> bool:
+        """Whether the driver wants no interrupt for what comes in."""
+        return False
+
     def set_status(self, value: int, modern: bool = True) -> None:
         """A write of the device status field; 0 resets (2.1, 3.1.1)."""
         value &= 0xFF

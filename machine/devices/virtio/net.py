@@ -70,12 +70,14 @@ class VirtioNet(VirtioDevice):
 
     def started(self) -> None:
         """The features have been chosen."""
+        self._port.take_back()
         self._mergeable = bool(self.features & F_MRG_RXBUF)
         long = self._mergeable or self.features & VERSION_1
         self._receive_header = (bytes(10) + b"\x01\x00") if long else bytes(_HEADER)
 
     def stopped(self) -> None:
         """Frames that wait for the driver are lost."""
+        self._port.take_back()
         self._port.clear()
         self.filter.reset()
 
@@ -90,6 +92,12 @@ class VirtioNet(VirtioDevice):
         if self._port.waiting:
             self._frames_wait()
         return more
+
+    @property
+    def polled(self) -> bool:
+        """Whether the driver wants no interrupt for frames that come in."""
+        queue = self.queues[RECEIVE]
+        return self.live and queue.enabled and queue.silenced
 
     def _transmit(self, queue: SplitQueue) -> bool:
         dma, header, send = self.dma, len(self._receive_header), self._port.send

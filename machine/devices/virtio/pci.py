@@ -54,6 +54,11 @@ class VirtioPci(PciDevice):
         queues = self.virtio.queues
         return queues[self.queue_select] if self.queue_select < len(queues) else None
 
+    @property
+    def polled(self) -> bool:
+        """Whether the driver receives without interrupts: it can only look at the rings."""
+        return self.virtio.polled
+
     def vector_or_none(self, vector: int) -> int:
         """What a vector register holds after a write: NO_VECTOR for one that the table does not have (4.1.5.1.2)."""
         return vector if vector < self.msix.vectors else NO_VECTOR
@@ -67,6 +72,10 @@ class VirtioPci(PciDevice):
             self._isr = 0
             self.set_intx(False)
             self.transport_reset()
+
+    def reset(self) -> None:
+        """What a driver's write of 0 to the device status does."""
+        self.set_status(0, True)
 
     def transport_reset(self) -> None:
         """What else a transport resets."""

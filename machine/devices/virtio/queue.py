@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 from machine.devices.dma import Dma
-from machine.errors import MachineError
+from machine.errors import BadAddress, MachineError
 
 MAXIMUM_SIZE = 32768
 NO_VECTOR = 0xFFFF
@@ -185,6 +185,14 @@ class SplitQueue:
         event = self._dma.u16(self.available + 4 + 2 * self.size)
         first, self._silent = self._silent, False
         return first or (new - event - 1 & 0xFFFF) < (new - old & 0xFFFF)
+
+    @property
+    def silenced(self) -> bool:
+        """Whether the driver has asked for no interrupts, as far as the flag can say that (2.7.7)."""
+        try:
+            return not self.event_index and bool(self._dma.u16(self.available) & _NO_INTERRUPT)
+        except BadAddress:
+            return False
 
     @property
     def more(self) -> bool:

@@ -191,12 +191,15 @@ def test_frames_in_pieces(frames: list[bytes], piece: int) -> None:
     ours, theirs = socket.socketpair()
     end = End(StreamLink(loop.post, peer=ours), loop)
     data = b"".join(len(f).to_bytes(4, "big") + f for f in frames)
-    for at in range(0, len(data), piece):
-        theirs.sendall(data[at : at + piece])
-        if at % 7 == 0:
-            loop.until(lambda: True)
-            loop.spend(0)
+
+    def send() -> None:
+        for at in range(0, len(data), piece):
+            theirs.sendall(data[at : at + piece])
+
+    sender = threading.Thread(target=send)  # the socket takes a few hundred pieces, and then waits for who reads them
+    sender.start()
     loop.until(lambda: len(end.frames) == len(frames))
+    sender.join()
     assert end.frames == frames
     end.backend.close()
     theirs.close()

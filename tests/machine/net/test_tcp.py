@@ -315,6 +315,32 @@ def test_three_duplicates_bring_a_fast_retransmission() -> None:
     assert (sent[0].seq, sent[0].payload) == (first.seq, first.payload)
 
 
+def test_a_stream_is_acknowledged_more_rarely_until_something_is_missing() -> None:
+    engine, sent = opened()
+    seq = 901
+
+    def stream(count: int) -> int:
+        nonlocal seq
+        sent.clear()
+        for _ in range(count):
+            engine.segment_arrived(Segment(2, 1, seq, 101, ACK, 5000, bytes(100)))
+            engine.consumed(len(engine.incoming))
+            seq += 100
+        assert all(segment.flags == ACK for segment in sent)
+        return len(sent)
+
+    assert stream(60) == 30
+    stream(8)
+    assert stream(80) == 10
+    stream(1)
+    assert engine.deadline is not None, "the rest is acknowledged when nothing more comes"
+    seq += 100
+    assert stream(3) == 3, "each of them tells the guest what is missing"
+    engine.segment_arrived(Segment(2, 1, seq - 400, 101, ACK, 5000, bytes(100)))
+    assert sent[-1].ack == seq
+    assert stream(60) == 30
+
+
 def test_early_segments_are_kept() -> None:
     engine, sent = opened()
     engine.segment_arrived(Segment(2, 1, 906, 101, ACK, 5000, b"world"))

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from sev.certificates import ARK, ASK, ASVK, VCEK, VLEK, Certificate
 from sev.collateral.cache import VERSION_FOLDER, Cache
-from sev.collateral.errors import CacheError
+from sev.collateral.errors import CacheError, KdsBusy
 from sev.collateral.pieces import LeafKey
 from sev.platform import Platform
 from sev.product import GENOA, MILAN
@@ -261,21 +262,45 @@ with Cache(Path(sys.argv[1])).alone(5):
 """
 
 
-def test_one_process_asks_at_a_time(cache: Cache) -> None:
+def test_one_process_asks_at_a_time(cache: Cache, warnings: list[str]) -> None:
     with cache.alone(1) as waited:
         assert not waited
-    for seconds, patience in ((0.4, 10.0), (20.0, 0.3)):
-        words = [sys.executable, "-c", _HOLDER, str(cache.folder), str(seconds)]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
-            assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-            began = time.monotonic()
-            with cache.alone(patience) as waited:
-                assert waited
-            assert 0.2 < time.monotonic() - began < 5
-            holder.kill()
+    words = [sys.executable, "-c", _HOLDER, str(cache.folder)]
+    with subprocess.Popen([*words, "0.4"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with cache.alone(10) as waited:
+            assert waited
+    with subprocess.Popen([*words, "20"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(KdsBusy, match="other processes have been asking KDS for"), cache.alone(0.3):
+            pytest.fail("two ask at once")
+        assert not warnings
+        with pytest.raises(KdsBusy), cache.alone(2.5):
+            pytest.fail("two ask at once")
+        assert warnings == ["waiting for another process that asks KDS"]
+        holder.kill()
     # A killed holder leaves no lock behind.
     with cache.alone(1) as waited:
         assert not waited
+
+
+def test_who_waits_is_patient_with_each_holder(cache: Cache) -> None:
+    """Six hold the lock for 0.3 s each: the last one waits longer than for one holder, but no holder too long."""
+    order: list[int] = []
+    start = threading.Barrier(6)
+
+    def ask(number: int) -> None:
+        start.wait()
+        with cache.alone(1.0):
+            order.append(number)
+            time.sleep(0.3)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(order) == list(range(6))
 
 
 def test_real_leaves_side_by_side(real_pairs: list[Path], cache: Cache, warnings: list[str]) -> None:

@@ -277,6 +277,31 @@ def test_silence_and_drips_end(serve: Serve, milan: Platform) -> None:
         over.set()
 
 
+def test_who_waits_for_long_is_told(serve: Serve, milan: Platform) -> None:
+    told: list[str] = []
+
+    def slow(connection: socket.socket) -> None:
+        time.sleep(2.3)
+        connection.sendall(answers.pop(0))
+
+    crl = milan.crl()
+    answers = [answer(503), answer(200, crl)]
+    client = KdsClient(serve(lambda target: slow).url, pause=lambda seconds: None, log=told.append)
+    assert client.crl(MILAN).der == crl
+    assert [text.partition("/crl: ")[2] for text in told] == [
+        *(
+            "no answer yet; waiting for at most 30 s",
+            "HTTP 503; next try in 0.5 s",
+            "no answer yet; waiting for at most 30 s",
+        )
+    ]
+    told.clear()
+    busy = [answer(429), answer(200, crl)]
+    client = KdsClient(serve(lambda target: busy.pop(0)).url, pause=lambda seconds: None, log=told.append)
+    client.crl(MILAN)
+    assert [text.partition("/crl: ")[2] for text in told] == ["too many requests (HTTP 429); next try in 5 s"]
+
+
 def test_nobody_listens(milan: Platform) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

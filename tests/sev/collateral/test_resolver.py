@@ -1,8 +1,12 @@
 """The resolver: evidence first, then the cache, then KDS; and for each thing missing, why and what to do."""
 
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -215,37 +219,87 @@ def test_a_cache_that_cannot_be_written_is_a_warning(milan: Platform, kds: Calla
     assert warnings and "--cache" in warnings[0]
 
 
-_ASKER = """
-import sys
+_ASKERS = """
+import os, sys, time
 from pathlib import Path
+import httpx
+from sev.collateral.bundle import Bundle
 from sev.collateral.cache import Cache
 from sev.collateral.kds_client import KdsClient
 from sev.collateral.resolver import Resolver
 from sev.evidence import Evidence
-found = Resolver(Cache(Path(sys.argv[1])), KdsClient(sys.argv[2])).complete(Evidence(Path(sys.argv[3]).read_bytes()))
-sys.exit(found.problem or not found.complete)
+folder, url, report, count = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+for number in range(count):
+    if (child := os.fork()) == 0:
+        evidence = Evidence(report.read_bytes())
+        found = Resolver(Cache(folder), KdsClient(url)).complete(evidence, want_crl=True)
+        if found.complete:
+            report.with_suffix(f".{number}").write_bytes(Bundle(evidence.report, found.pieces).encode())
+        sys.stderr.write(found.problem)
+        os._exit(not found.complete)
+    print(child, flush=True)
+sys.stdin.read()  # until then who has ended keeps its number
+sys.exit(any([os.wait()[1] for number in range(count)]))
 """
 
 
-def test_of_processes_that_want_the_same_one_asks(
-    serve: Serve, kds: Callable[..., Any], milan: Platform, cache: Cache, tmp_path: Path
-) -> None:
-    service = kds(milan).service
+def _answers(service: Any, pause: float = 0.0) -> Script:
+    """The answers of our own KDS, given over a server that counts."""
 
     def script(target: str) -> bytes:
+        time.sleep(pause)
         told = service.answer(target)
         return answer(told.status, told.body)
 
-    server = serve(script)
+    return script
+
+
+def test_of_twenty_processes_that_want_the_same_one_asks(
+    serve: Serve, kds: Callable[..., Any], milan: Platform, cache: Cache, tmp_path: Path
+) -> None:
+    server = serve(_answers(kds(milan).service))
     (tmp_path / "report.bin").write_bytes(_report(milan))
-    words = [sys.executable, "-c", _ASKER, str(cache.folder), server.url, str(tmp_path / "report.bin")]
-    askers = [subprocess.Popen(words, stderr=subprocess.PIPE) for _ in range(4)]
-    for asker in askers:
-        _, said = asker.communicate(timeout=60)
-        assert asker.returncode == 0, said
+    words = [sys.executable, "-c", _ASKERS, str(cache.folder), server.url, str(tmp_path / "report.bin"), "20"]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
     assert server.most_at_once == 1
-    leaves = [target for target in server.targets if "SPL" in target]
-    assert len(leaves) == 1
+    assert [target.partition("?")[0].rpartition("/")[2] for target in server.targets] == [
+        *(milan.settings.hwid.hex(), "cert_chain", "crl")
+    ]
+    bundles = {(tmp_path / f"report.{number}").read_bytes() for number in range(20)}
+    assert len(bundles) == 1
+    again = Bundle.decode(bundles.pop()).evidence()
+    assert _verified(milan, again)
+
+
+def test_askers_killed_in_the_middle_leave_a_cache_that_serves(
+    serve: Serve, kds: Callable[..., Any], milan: Platform, cache: Cache, tmp_path: Path
+) -> None:
+    milan.crl()
+    server = serve(_answers(kds(milan).service, 0.03))
+    report = tmp_path / "report.bin"
+    report.write_bytes(_report(milan))
+    dice = random.Random(4)
+    words = [sys.executable, "-c", _ASKERS, str(cache.folder), server.url, str(report), "12"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, text=True, **pipes) as askers:
+        assert askers.stdout is not None and askers.stdin is not None
+        children = [int(askers.stdout.readline()) for _ in range(12)]
+        for child in children[:9]:
+            time.sleep(dice.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+        askers.stdin.close()
+        askers.wait(timeout=100)
+    # Three lived, and each of them has everything.
+    whole = [number for number in range(12) if (tmp_path / f"report.{number}").exists()]
+    assert set(whole) >= {9, 10, 11}
+    assert all(entry.piece for entry in cache.entries())
+    asked = len(server.targets)
+    found = Resolver(cache, _client(server.url)).complete(Evidence(report.read_bytes()), want_crl=True)
+    assert found.complete and not found.notes
+    assert len(server.targets) == asked
+    cache.clean(now=time.time() + 3600)
+    assert Resolver(cache, None).complete(Evidence(report.read_bytes())).complete
 
 
 def test_real_reports_of_every_line_and_version(

@@ -1,7 +1,10 @@
 """The search for the settings behind a digest."""
 
+import os
+import signal
+
 import pytest
-from made_firmware import SECTIONS, entry, image
+from made_firmware import SECTIONS, entry, image, svsm_image
 
 from sev.measure import (
     VMMS,
@@ -9,13 +12,15 @@ from sev.measure import (
     KernelHashes,
     LaunchDigest,
     MeasureError,
+    explain,
     firmware_digest,
     sev_es_launch_digest,
     sev_launch_digest,
     signature_of,
     snp_launch_digest,
+    svsm_launch_digest,
 )
-from sev.measure.explain import FIRMWARE_ONLY, NO_KERNEL, SEV, SEV_ES, SNP, WITHOUT_PROCESSORS, Kernel, Search
+from sev.measure.explain import FIRMWARE_ONLY, NO_KERNEL, SEV, SEV_ES, SNP, SNP_SVSM, WITHOUT_PROCESSORS, Kernel, Search
 from sev.measure.firmware import SEV_METADATA
 from sev.measure.snp import add_metadata
 
@@ -89,8 +94,54 @@ def test_nothing_found_says_what_was_tried() -> None:
     seen: list[tuple[int, int]] = []
     search = Search(FIRMWARE, kernels=[NO_KERNEL, KERNEL], most_vcpus=2)
     assert search.run(b"x" * 48, lambda done, total: seen.append((done, total))) is None
-    assert seen[-1][0] == seen[-1][1] == len(seen) * 2
+    assert len(seen) > 1 and seen[-1][0] == seen[-1][1]
     assert search.tried == seen[-1][1] * 2
+
+
+@pytest.mark.parametrize(("features", "vcpus"), [(0x1, 3), (0x335, 64), (0x33D, 200), (0x331, None)])
+def test_workers_find_the_same(features: int, vcpus: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sev.measure.explain.ALONE", 1)
+    wanted = bytes(48)
+    if vcpus:
+        settings = {"guest_features": features, "kernel": HASHES, "signature": signature_of("EPYC-Genoa")}
+        wanted = snp_launch_digest(FIRMWARE, vcpus=vcpus, **settings)
+    found = []
+    for workers in (1, 2):
+        search = Search(FIRMWARE, kernels=[NO_KERNEL, KERNEL], most_vcpus=200)
+        match = search.run(wanted, workers=workers)
+        found.append(
+            (search.tried, match and (match.vmm, match.vcpus, match.signature, match.guest_features, match.kernel))
+        )
+    assert found[0] == found[1]
+    assert (match is not None) == (vcpus is not None)
+
+
+def test_a_killed_worker_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sev.measure.explain.ALONE", 1)
+    here, plain = os.getpid(), explain._count_processors
+
+    def die(*words: object) -> int | None:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(explain, "_count_processors", die)
+    with pytest.raises(MeasureError, match="lost one of its processes"):
+        Search(FIRMWARE, most_vcpus=2).run(bytes(48), workers=2)
+
+
+def test_svsm() -> None:
+    svsm = Firmware(svsm_image(), FIRMWARE.gpa - 0x3000)
+    wanted = svsm_launch_digest(FIRMWARE, svsm, vcpus=7, signature=signature_of("EPYC-Genoa"))
+    assert Search(FIRMWARE, most_vcpus=8).run(wanted) is None
+    match = Search(FIRMWARE, most_vcpus=8, svsm=svsm).run(wanted)
+    assert match is not None
+    assert (match.kind, match.vcpus, match.guest_features, match.vmm) == (SNP_SVSM, 7, 0x1, VMMS["qemu"])
+    assert "EPYC-Genoa" in match.models
+    with pytest.raises(MeasureError, match="start no SVSM"):
+        Search(FIRMWARE, svsm=svsm).run(bytes(32))
+    with pytest.raises(MeasureError, match="SVSM info"):
+        Search(FIRMWARE, svsm=FIRMWARE)
 
 
 def test_firmware_hash() -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from hashlib import sha384
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey, generate_private_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sev.measure import MalformedIgvm
+from sev.measure import MalformedIgvm, MeasureError
+from sev.measure.id_block import IdAuth, IdBlock, encode_public_key
 from sev.measure.igvm import Igvm
 
 PAGE = bytes(range(256)) * 16
@@ -96,7 +98,7 @@ WANTED = [
 def test_each_directive(version: int) -> None:
     file = Igvm(igvm(HEADERS, PAGE + VMSA, version))
     assert file.launch_digest() == chain(WANTED)
-    assert (file.mask, file.guest_policy, file.id_block_digest) == (1, 0x30000, None)
+    assert (file.mask, file.guest_policy, file.id_block) == (1, 0x30000, None)
 
 
 def test_pages_of_2_mib() -> None:
@@ -109,9 +111,77 @@ def test_pages_of_2_mib() -> None:
     assert file.launch_digest() == chain(filled + empty)
 
 
-def test_id_block() -> None:
-    block = struct.pack("<IB3s48s16s16sII", 1, 0, bytes(3), b"D" * 48, bytes(16), bytes(16), 1, 0) + bytes(600)
-    assert Igvm(igvm([platform(), header(0x30B, block)])).id_block_digest == b"D" * 48
+def id_block_header(
+    block: IdBlock, key: EllipticCurvePrivateKey, author: EllipticCurvePrivateKey | None = None, mask: int = 1
+) -> bytes:
+    """IGVM_VHS_SNP_ID_BLOCK of a block, in the order of igvm_defs: the policy is not in it, the keys have a reserved field."""
+    auth = IdAuth.sign(block, key, author)
+    body = struct.pack("<IB3s", mask, author is not None, bytes(3)) + block.launch_digest
+    body += block.family_id + block.image_id + struct.pack("<IIII", 1, block.guest_svn, 1, 1 if author else 0)
+    for signature, public in ((auth.signature, auth.id_key), (auth.id_key_signature, auth.author_key)):
+        body += (signature or bytes(144))[:144]
+        body += (public[:4] + bytes(4) + public[4:148]) if public else bytes(152)
+    return header(0x30B, body)
+
+
+KEY, AUTHOR = generate_private_key(SECP384R1()), generate_private_key(SECP384R1())
+POLICY = 0x30000
+
+
+@pytest.mark.parametrize("author", [None, AUTHOR])
+def test_id_block(author: EllipticCurvePrivateKey | None) -> None:
+    wanted = IdBlock(chain(WANTED), family_id=b"F" * 16, image_id=b"I" * 16, guest_svn=9, policy=POLICY)
+    file = Igvm(igvm([*HEADERS, id_block_header(wanted, KEY, author)], PAGE + VMSA))
+    assert file.id_block is not None
+    assert file.id_block.launch_digest == file.launch_digest()
+    assert file.guest_policy is not None
+    block, auth = file.id_block.signed(file.guest_policy)
+    assert block.pack() == wanted.pack()
+    auth.verify(block)
+    assert auth.id_key == encode_public_key(KEY.public_key())
+    assert auth.author_key == (encode_public_key(author.public_key()) if author else None)
+    with pytest.raises(MeasureError, match="did not sign this ID block"):
+        auth.verify(file.id_block.signed(POLICY | 1 << 19)[0])
+
+
+def test_refused_id_blocks() -> None:
+    good = id_block_header(IdBlock(bytes(48)), KEY)
+    with pytest.raises(MalformedIgvm, match="two ID blocks"):
+        Igvm(igvm([platform(), good, good]))
+    assert Igvm(igvm([platform(), id_block_header(IdBlock(bytes(48)), KEY, mask=2)])).id_block is None
+    for offset, words in ((8 + 88, "version 7"), (8 + 96, "algorithms 7 and 0")):
+        changed = bytearray(good)
+        changed[offset] = 7
+        file = Igvm(igvm([platform(), bytes(changed)]))
+        assert file.id_block is not None
+        with pytest.raises(MalformedIgvm, match=words):
+            file.id_block.signed(0)
+
+
+def test_native_zero_pages() -> None:
+    wanted = [(3, gpa, ZEROS) if gpa == 0x3000 else (kind, gpa, contents) for kind, gpa, contents in WANTED]
+    assert Igvm(igvm(HEADERS, PAGE + VMSA)).launch_digest(native_zero=True) == chain(wanted)
+
+
+def test_what_kvm_measures_otherwise() -> None:
+    state, last = vp_context(0x5000, 0x2000), vp_context(0xFFFFFFFFF000, 0x2000)
+    for headers, words in (
+        ([page(0x1000), last], []),
+        ([page(0x1000), state], ["elsewhere"]),
+        ([last, page(0x1000), area(0, 0x1000)], ["pages after"]),
+        ([page(0x1000), last, last], ["states of 2 processors"]),
+        ([last, page(0x1000, mask=2)], []),
+        ([page(0x1000)], []),
+    ):
+        found = Igvm(igvm([platform(), platform(1, 2), *headers], PAGE + VMSA)).kvm_differences()
+        assert len(found) == len(words)
+        assert all(word in text for word, text in zip(words, found, strict=True))
+
+
+def test_pages_are_counted() -> None:
+    assert Igvm(igvm([*HEADERS, page(0x200000, flags=1)], PAGE + VMSA)).page_counts() == {
+        **{"normal": 2 + 512, "unmeasured": 1, "secrets": 1, "CPUID": 2, "shared": 1, "parameter": 2, "VMSA": 1}
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,6 +197,7 @@ def test_id_block() -> None:
         (igvm([header(0x302, bytes(8)), platform()]), "has 8 bytes; wanted 24"),
         (igvm([platform(), struct.pack("<II", 0x302, 0x7FFFFFFF)]), "only 0 are left"),
         (igvm([platform(), b"1234"]), "4 bytes that are no header"),
+        (igvm([platform(), header(0x777, b"")]), "unknown type 0x777, which is not marked as optional"),
     ],
 )
 def test_refused_headers(data: bytes, words: str) -> None:

@@ -16,6 +16,7 @@ from sev.measure import (
     snp_launch_digest,
     vmm_named,
 )
+from sev.measure.explain import NO_KERNEL, SEV, SNP, Kernel, Search
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "sev" / "measure"
 LAUNCHES = FOLDER / "launch-digests.json"
@@ -60,6 +61,28 @@ def test_launch_digest(vector: dict[str, Any]) -> None:
             **started,
         )
     assert digest.hex() == vector["expected"]
+
+
+@pytest.mark.parametrize("vector", vectors())
+def test_each_is_explained_without_hints(vector: dict[str, Any]) -> None:
+    parameters = vector["params"]
+    kernel = Kernel("as given", kernel_of(parameters))
+    given = parameters.get("snp_ovmf_hash_str")
+    search = Search(
+        Firmware((FOLDER / Path(parameters["ovmf"]).name).read_bytes()),
+        kernels=[NO_KERNEL, kernel] if kernel.hashes else [NO_KERNEL],
+        firmware_hash=bytes.fromhex(given) if given else None,
+    )
+    match = search.run(bytes.fromhex(vector["expected"]))
+    assert match is not None
+    assert match.kind == parameters["mode"].replace("_", "-")
+    assert match.kernel is (kernel if kernel.hashes else NO_KERNEL)
+    if match.kind != SEV:
+        assert match.vcpus == parameters["vcpus"]
+        assert match.vmm is vmm_named(parameters.get("vmm_type", "qemu"))
+        assert match.signature is None or parameters["vcpu_type"] in match.models
+    if match.kind == SNP:
+        assert match.guest_features == parameters["guest_features"]
 
 
 @pytest.mark.skipif(not LAUNCHES.exists(), reason="no ../shared/data/sev/measure")

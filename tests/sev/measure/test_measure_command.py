@@ -1,6 +1,7 @@
 """`cvmboot measure`, through the command line."""
 
 import json
+from hashlib import sha384
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,21 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from made_firmware import image, svsm_image
-from test_igvm import HEADERS, PAGE, VMSA, WANTED, chain, igvm
+from test_igvm import AUTHOR, HEADERS, KEY, PAGE, POLICY, VMSA, WANTED, chain, id_block_header, igvm, page
 
 from cvmboot.cli import main
-from sev.measure import Firmware, KernelHashes, sev_launch_digest, snp_launch_digest, svsm_launch_digest
+from sev.measure import (
+    Firmware,
+    KernelHashes,
+    sev_es_launch_digest,
+    sev_launch_digest,
+    snp_launch_digest,
+    svsm_launch_digest,
+)
+from sev.measure.id_block import IdBlock, encode_public_key
 
 MILAN = 0xA00F11
+FMS = ("--vcpu-family", "25", "--vcpu-model", "1", "--vcpu-stepping", "1")
 FIRMWARE = Firmware(image())
 
 
@@ -65,6 +75,18 @@ def test_digest_of_qemu(measure: Shell, ovmf: str) -> None:
     )
 
 
+def test_each_number_of_processors(measure: Shell, ovmf: str) -> None:
+    wanted = [snp_launch_digest(FIRMWARE, vcpus=vcpus, signature=MILAN).hex() for vcpus in range(1, 65)]
+    for text in ("1-64", "1..64"):
+        lines = measure("--ovmf", ovmf, *FMS, "--vcpus", text).splitlines()
+        assert [line.split() for line in lines] == [[str(index), each] for index, each in enumerate(wanted, 1)]
+    told = measure.json("--ovmf", ovmf, *FMS, "--vcpus", "2-3")
+    assert told["digests"] == [{"vcpus": 2, "digest": wanted[1]}, {"vcpus": 3, "digest": wanted[2]}]
+    assert (told["vcpus"], told["vcpu_signature"]) == ([2, 3], "0x00a00f11")
+    es = measure("--ovmf", ovmf, *FMS, "--vcpus", "2-3", "--mode", "sev-es").split()
+    assert es[3] == sev_es_launch_digest(FIRMWARE, vcpus=3, signature=MILAN).hex()
+
+
 def test_clouds_need_no_processor_model(measure: Shell, ovmf: str) -> None:
     one = measure("--ovmf", ovmf, "--vmm", "gce")
     two = measure("--ovmf", ovmf, "--vmm", "ec2")
@@ -100,11 +122,38 @@ def test_svsm_and_igvm(measure: Shell, ovmf: str, tmp_path: Path) -> None:
     assert measure(*words, "--vars-file", store, "--guest-features", "21") == wanted + "\n"
     assert "--guest-features does not count" in measure.err
     measure(*words, status=2)
+    told = measure.json(*words[:4], "--vars-file", store, "--explain", wanted)
+    assert (told["match"]["kind"], told["match"]["vcpus"]) == ("SEV-SNP with an SVSM", 2)
     file = tmp_path / "guest.igvm"
     file.write_bytes(igvm(HEADERS, PAGE + VMSA))
     assert measure("--igvm", file) == chain(WANTED).hex() + "\n"
     measure("--igvm", file, "--ovmf", ovmf, status=2)
     measure("--igvm", ovmf, status=1)
+
+
+def test_igvm_with_an_id_block(measure: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "guest.igvm"
+    digest = chain(WANTED)
+    for block, words in (
+        (IdBlock(digest, policy=POLICY, guest_svn=3), ""),
+        (IdBlock(bytes(48), policy=POLICY), f"wants the launch digest {'00' * 48}; no host will start it"),
+        (IdBlock(digest, policy=POLICY | 1 << 19), "did not sign this ID block; no host will start it"),
+    ):
+        file.write_bytes(igvm([*HEADERS, id_block_header(block, KEY, AUTHOR)], PAGE + VMSA))
+        assert measure("--igvm", file) == digest.hex() + "\n"
+        assert words in measure.err if words else not measure.err
+        told = measure.json("--igvm", file)
+        assert (told["digest"], told["guest_policy"], told["pages"]["VMSA"]) == (digest.hex(), "0x30000", 1)
+        assert bool(told["id_block"]["problem"]) == bool(words)
+        assert told["id_block"]["id_key_digest"] == sha384(encode_public_key(KEY.public_key())).hexdigest()
+        assert measure.json("inspect", file)["id_block"] == told["id_block"]
+        assert f"launch digest     {digest.hex()}\n" in measure("inspect", file)
+    file.write_bytes(igvm([*HEADERS, page(0x10000)], PAGE + VMSA))
+    assert measure("--igvm", file, "--vmm", "QEMU") != measure("--igvm", file, "--native-zero")
+    measure("--igvm", file, "--vmm", "QEMU")
+    assert "QEMU on KVM measures another digest: it has pages after" in measure.err
+    measure("--igvm", file, "--vmm", "ec2", status=2)
+    measure("--ovmf", file, "--native-zero", status=2)
 
 
 def test_dump_vmsa(measure: Shell, ovmf: str, tmp_path: Path) -> None:
@@ -122,7 +171,12 @@ def test_explain(measure: Shell, ovmf: str) -> None:
     assert "you gave ec2" in text
     told = measure.json("--ovmf", ovmf, "--explain", wanted)
     assert (told["found"], told["match"]["vcpus"], told["match"]["guest_features"]) == (True, 3, "0x21")
+    there = measure("--ovmf", ovmf, *FMS, "--vcpus", 3).strip()
+    told = measure.json("--ovmf", ovmf, "--explain", "00" * 48, "--max-vcpus", 4, "--vcpus", 3, status=7)
+    assert [row["digest"] for row in told["closest"] if "EPYC-Milan" in row["vcpu_models"]] == [there]
+    assert {row["vmm"] for row in told["closest"]} == {"qemu", "ec2", "gce"}
     text = measure("--ovmf", ovmf, "--explain", "00" * 48, "--max-vcpus", 2, status=7)
+    assert "closest in kind" in text and f"{snp_launch_digest(FIRMWARE, vcpus=1, signature=MILAN).hex()}\n" in text
     assert text.startswith("nothing gives this digest")
     assert "vCPUs           1 to 2\n" in text
 
@@ -177,7 +231,7 @@ def test_id_block(measure: Shell, tmp_path: Path) -> None:
         (("--ovmf", "OVMF", "--mode", "tdx"), 2, "tdx"),
         (("--ovmf", "OVMF", "--vcpu-type", "486"), 2, "'486'"),
         (("--ovmf", "OVMF", "--vcpu-sig", "xyz"), 2, "--vcpu-sig xyz"),
-        (("--ovmf", "OVMF", "--vcpu-sig", "1", "--vcpu-type", "EPYC"), 2, "one of them"),
+        (("--ovmf", "OVMF", "--vcpu-sig", "1", "--vcpu-type", "EPYC"), 2, "given twice"),
         (("--ovmf", "OVMF", "--vmm", "gce", "--vcpus", "0"), 1, "0 processors"),
         (("--ovmf", "OVMF", "--vmm", "gce", "--vcpus", "many"), 2, "--vcpus"),
         (("--ovmf", "OVMF", "--vmm", "gce", "--guest-features", "-1"), 2, "--guest-features -1"),
@@ -187,6 +241,13 @@ def test_id_block(measure: Shell, tmp_path: Path) -> None:
         (("--ovmf", "OVMF", "--mode", "sev", "--dump-vmsa", "x"), 2, "no processors"),
         (("--ovmf", "OVMF", "--explain", "12"), 2, "--explain 12"),
         (("--ovmf", "OVMF", "--explain", "0" * 96, "--max-vcpus", "-5", "--vcpus", "-5"), 1, "processors"),
+        (("--ovmf", "OVMF", "--vmm", "gce", "--vcpus", "4-1"), 2, "range upwards"),
+        (("--ovmf", "OVMF", "--vmm", "gce", "--vcpus", "1-9999"), 2, "at most 512"),
+        (("--ovmf", "OVMF", "--vmm", "gce", "--vcpus", "1-"), 2, "such as 1-64"),
+        (("--ovmf", "OVMF", "--vmm", "gce", "--vcpus", "1-2", "--dump-vmsa", "x"), 2, "one number"),
+        (("--ovmf", "OVMF", "--vcpu-family", "25"), 2, "all three"),
+        (("--ovmf", "OVMF", *FMS, "--vcpu-type", "EPYC"), 2, "given twice"),
+        (("--ovmf", "OVMF", *FMS[:-1], "99"), 2, "stepping 99"),
         (("inspect", "/nonexistent"), 1, "No such file"),
         (("inspect", "/dev/null"), 1, "0 bytes"),
     ],

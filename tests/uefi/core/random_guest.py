@@ -27,8 +27,8 @@ _WILD = (
 )
 _NUMBERS = (0, 1, 2, 3, 4, 7, 8, 16, 31, 0x40, 0x100, 0x200, 0x1000, 0x8000_0200, 0x6000_0202, (1 << 31) - 1, 1 << 31)
 _TEXT = ("Boot0000", "\\hello", "", "..\\..\\x", "PciRoot(0x0)/Pci(0x1,0x0)", "MetaiMatch*", "en-US", "a" * 300)
-_NEVER = frozenset(("Exit", "ResetSystem", "WaitForEvent", "CopyMem", "SetMem", "UnloadImage"))
-"""They end the run or wait for ever, or fault by design."""
+_NEVER = frozenset(("Exit", "ResetSystem", "WaitForEvent", "CopyMem", "SetMem", "UnloadImage", "Io.Write"))
+"""They end the run or wait for ever, or fault by design; ports reset the machine."""
 
 
 def protocol_classes() -> list[type[Interface]]:
@@ -149,7 +149,7 @@ class RandomGuest:
             else:
                 self._immediate(n, choose.choice((0, *_WILD)))
             return
-        if name == "Microseconds":  # timers tick all the while, even in virtual time
+        if name in ("Microseconds", "Delay"):  # timers tick all the while, even in virtual time
             self._immediate(n, choose.randrange(10_000))
             return
         if kind != "ptr":

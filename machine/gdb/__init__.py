@@ -1,0 +1,1 @@
+"""GDB's remote serial protocol over a machine (GDB manual, appendix E)."""

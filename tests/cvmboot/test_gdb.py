@@ -1,0 +1,246 @@
+"""`cvmboot run --gdb`: Debian's gdb, and a client of our own that says what gdb would not."""
+
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cvmboot import VirtualMachine
+from machine.gdb import target
+from machine.gdb.packets import frame
+
+Sample = Callable[[str], Path]
+gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed (Debian package gdb)")
+
+
+class Client:
+    """The other end of a GdbServer, without acknowledgements."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._data = b""
+        self.say(b"QStartNoAckMode")
+        assert self.hear() == b"OK"
+
+    def say(self, packet: bytes) -> None:
+        self._socket.sendall(frame(packet))
+
+    def raw(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def hear(self) -> bytes:
+        while not (found := re.match(rb"\+*\$([^#]*)#[0-9a-f]{2}", self._data)):
+            more = self._socket.recv(65536)
+            if not more:
+                raise EOFError(self._data)
+            self._data += more
+        self._data = self._data[found.end() :]
+        return found[1]
+
+    def ask(self, packet: bytes) -> bytes:
+        self.say(packet)
+        return self.hear()
+
+    def register(self, name: str) -> int:
+        number = [register.name for register in target.REGISTERS].index(name)
+        return int.from_bytes(bytes.fromhex(self.ask(b"p%x" % number).decode()), "little")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def _debugged(image: Path, **options: object) -> Iterator[tuple[VirtualMachine, Client]]:
+    with VirtualMachine(image, gdb=0, **options) as vm:
+        assert vm.gdb_port
+        client = Client(vm.gdb_port)
+        yield vm, client
+        client.close()
+
+
+def test_the_guest_waits_for_the_debugger_and_ends_with_a_good_bye(sample: Sample) -> None:
+    with _debugged(sample("hello")) as (vm, client):
+        assert client.ask(b"?").startswith(b"T05")
+        assert vm.recent_console() == ""
+        assert client.ask(b"vCont;c") == b"W00"
+        assert vm.wait(20) == 0
+        assert "Goodbye" in vm.recent_console()
+
+
+def test_registers_and_memory_can_be_read_and_written(sample: Sample) -> None:
+    with _debugged(sample("hello")) as (_vm, client):
+        everything = client.ask(b"g")
+        assert len(everything) == 2 * sum(register.size for register in target.REGISTERS)
+        rip, rsp = client.register("rip"), client.register("rsp")
+        assert client.ask(b"m%x,1" % rip) == b"c3"  # the RET into the image
+        entry = int.from_bytes(bytes.fromhex(client.ask(b"m%x,8" % rsp).decode()), "little")
+        assert client.ask(b"M%x,2:%b" % (rsp - 16, b"beef")) == b"OK"
+        assert client.ask(b"X%x,2:%b" % (rsp - 14, b"\x7d\x03\x11")) == b"OK"
+        assert client.ask(b"m%x,4" % (rsp - 16)) == b"beef2311"
+        assert client.ask(b"P1=0123456789abcdef") == b"OK"
+        assert client.register("rbx") == 0xEFCDAB8967452301
+        assert client.ask(b"P16=00000000") == b"E16"  # a segment register alone would be half a change
+        assert client.ask(b"s").startswith(b"T05")
+        assert client.register("rip") == entry
+
+
+def test_what_is_mapped_nowhere_is_an_error(sample: Sample) -> None:
+    with _debugged(sample("hello")) as (_vm, client):
+        assert client.ask(b"m600000000000,8") == b"E0e"
+        assert client.ask(b"m8000000000000000,8") == b"E0e"
+        assert client.ask(b"M600000000000,1:00") == b"E0e"
+        assert client.ask(b"Z2,600000000000,4") == b"E0e"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        *(
+            b"",
+            b"m",
+            b"mzz,1",
+            b"m0",
+            b"m0,",
+            b"p",
+            b"pfff",
+            b"P",
+            b"P1=",
+            b"P1=zz",
+            b"M0,4:00",
+            b"X0,zz:",
+            b"Z",
+            b"Z9,0,0",
+        ),
+        *(
+            b"Z0,0",
+            b"z5,1,1",
+            b"vCont;",
+            b"vCont;q",
+            b"vCont;r1",
+            b"vFile:open",
+            b"qXfer:features:read:target.xml:zz,1",
+        ),
+        *(
+            b"qRcmd,zz",
+            b"qRcmd,",
+            b"G00",
+            b"Gzz",
+            b"!",
+            b"R00",
+            b"c" + b"f" * 40,
+            b"\xff\xfe",
+            b"m" + b"1" * 9000,
+            b"s-1",
+        ),
+    ],
+)
+def test_malformed_packets_are_answered_and_survived(sample: Sample, packet: bytes) -> None:
+    with _debugged(sample("hello")) as (vm, client):
+        client.say(packet)
+        client.hear()
+        assert client.ask(b"qC") == b"QC1"
+        assert client.ask(b"c") == b"W00"
+        assert vm.wait(20) == 0
+
+
+def test_a_guest_in_an_endless_loop_can_be_interrupted(sample: Sample) -> None:
+    with _debugged(sample("faults"), args="loop") as (vm, client):
+        client.say(b"c")
+        vm.expect("loop", timeout=20)
+        client.raw(b"\x03")
+        assert client.hear().startswith(b"T02")
+        before = client.register("rip")
+        assert client.ask(b"s").startswith(b"T05")
+        assert abs(client.register("rip") - before) < 64
+        client.say(b"k")
+        vm.wait(20)
+
+
+def test_a_guest_that_waits_for_a_key_can_be_interrupted_and_goes_on_waiting(sample: Sample) -> None:
+    with _debugged(sample("files_variables")) as (vm, client):
+        client.say(b"c")
+        vm.expect("line", timeout=20)
+        client.raw(b"\x03")
+        assert client.hear().startswith(b"T02")
+        client.say(b"c")
+        vm.sendline("hello")
+        assert client.hear() == b"W00"
+
+
+def test_a_crash_is_shown_before_the_machine_is_gone(sample: Sample) -> None:
+    with _debugged(sample("faults"), args="ud2") as (vm, client):
+        assert client.ask(b"c").startswith(b"T0b")
+        assert client.ask(b"m%x,2" % client.register("rip")) == b"0f0b"
+        client.say(b"c")
+        assert vm.wait(20) == 4
+
+
+def test_a_debugger_that_hangs_up_leaves_a_guest_that_runs(sample: Sample) -> None:
+    with VirtualMachine(sample("hello"), gdb=0) as vm:
+        assert vm.gdb_port
+        client = Client(vm.gdb_port)
+        rsp = client.register("rsp")
+        entry = int.from_bytes(bytes.fromhex(client.ask(b"m%x,8" % rsp).decode()), "little")
+        assert client.ask(b"Z0,%x,1" % entry) == b"OK"
+        assert client.ask(b"c").startswith(b"T05hwbreak")
+        client.close()
+        assert vm.wait(20) == 0
+
+
+def test_a_port_that_is_taken_is_one_line(
+    sample: Sample, cvmboot: Callable[..., "subprocess.CompletedProcess[bytes]"]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = cvmboot("run", "--gdb", taken.getsockname()[1], sample("hello"))
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"choose another port" in done.stderr
+
+
+@gdb
+def test_gdb_itself(sample: Sample, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    with VirtualMachine(sample("hello"), gdb=0) as vm:
+        script.write_text(
+            f"set pagination off\nset confirm off\ntarget remote 127.0.0.1:{vm.gdb_port}\n"
+            "set $entry = *(unsigned long long *)$rsp\nbreak *$entry\ncontinue\n"
+            'printf "at entry: %d\\n", $rip == $entry\n'
+            "watch -location *(unsigned int *)($rsp - 8)\ncontinue\n"
+            'printf "table: %c%c%c\\n", *(char *)$rdx, *(char *)($rdx + 1), *(char *)($rdx + 2)\n'
+            "delete\nstepi\ninfo registers rip cr3 efer xmm0 st0\ninfo threads\nmonitor images\nx/2i $rip\ncontinue\n"
+        )
+        done = subprocess.run(
+            ["gdb", "-nx", "-batch", "-x", str(script)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert vm.wait(20) == 0
+    assert "at entry: 1" in done.stdout
+    assert "Hardware watchpoint 2" in done.stdout
+    assert "Old value" in done.stdout
+    assert "hello.efi" in done.stdout + done.stderr
+    assert "exited normally" in done.stdout
+
+
+@gdb
+@pytest.mark.guests
+def test_gdb_stops_at_main_of_a_unikernel(guest: Callable[[str], Path], tmp_path: Path) -> None:
+    symbols = guest("go-boot.sym.elf")
+    script = tmp_path / "script"
+    with VirtualMachine(guest("go-boot.efi"), gdb=0) as vm:
+        script.write_text(
+            f"set pagination off\ntarget remote 127.0.0.1:{vm.gdb_port}\n"
+            "break main.main\ncontinue\nbacktrace\nnext\ndelete\ndetach\n"
+        )
+        done = subprocess.run(
+            ["gdb", "-nx", "-batch", "-x", str(script), str(symbols)],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert "Breakpoint 1, main.main ()" in done.stdout
+        vm.expect("> ", timeout=60)

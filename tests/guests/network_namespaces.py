@@ -1,0 +1,118 @@
+"""Run in a network namespace by tests: `python network_namespaces.py dns|passt|tap IMAGE NIC`. What fails is an AssertionError.
+
+The namespace has no way out, so that nothing here depends on the network of who runs the tests.
+"""
+
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from network_sessions import PATIENCE, page, ssh, up
+from scapy.layers.dns import DNS, DNSRR
+
+from cvmboot import VirtualMachine
+from machine.net.tap import TapBackend
+
+NAME, ADDRESS = "unikernel.test", "192.0.2.77"
+PUBLIC_RESOLVER = "8.8.8.8"
+"""The one that tamago-sev-example asks."""
+
+
+def ip(words: str) -> None:
+    """Run iproute2's `ip`."""
+    subprocess.run(["ip", *words.split()], check=True)
+
+
+def resolver(address: str) -> None:
+    """Answer DNS queries for NAME at `address`, for as long as this program runs."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((address, 53))
+
+    def serve() -> None:
+        while True:
+            data, client = server.recvfrom(65535)
+            query = DNS(data)
+            known = query.qd[0].qname.decode().rstrip(".") == NAME and query.qd[0].qtype == 1
+            answers = DNSRR(rrname=query.qd[0].qname, ttl=60, rdata=ADDRESS) if known else None
+            server.sendto(bytes(DNS(id=query.id, qr=1, ra=1, qd=query.qd, an=answers)), client)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def started(image: str, nic: str, **options: object) -> VirtualMachine:
+    """The guest with its network up."""
+    vm = VirtualMachine(image, timeout=PATIENCE, nic=nic, **options)
+    vm.expect("show system running time")
+    vm.expect("> ")
+    vm.sendline(up(nic))
+    vm.expect("ssh://10.0.2.15:22")
+    return vm
+
+
+def look_up(vm: VirtualMachine, nic: str, console: int) -> None:
+    """The guest resolves a name; with gVNIC its serial console is over and SSH is left."""
+    if nic.startswith("gvnic"):
+        with ssh(console) as session:
+            session.send(f"dns {NAME}\r")
+            session.expect(re.escape(f"[{ADDRESS}]"))
+    else:
+        vm.expect("> ")
+        vm.sendline(f"dns {NAME}")
+        vm.expect(re.escape(f"[{ADDRESS}]"))
+
+
+def dns(image: str, nic: str) -> None:
+    """The gateway relays to the host's resolver."""
+    ip("link set lo up")
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write("nameserver 127.0.0.1\n")
+        file.flush()
+        subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True)
+        resolver("127.0.0.1")
+        with started(image, nic, net="user", forward=["2222:22"]) as vm:
+            assert any("built-in gateway" in warning for warning in vm.warnings), vm.warnings
+            look_up(vm, nic, 2222)
+
+
+def passt(image: str, nic: str) -> None:
+    """With a default route passt itself serves: connections in, and datagrams out to an address that the host has."""
+    ip("link set lo up")
+    outside = TapBackend(lambda action: None, "outside")  # an interface that somebody holds has a carrier
+    ip("addr add 198.51.100.7/24 dev outside")
+    ip("link set outside up")
+    ip("route add default via 198.51.100.1")
+    ip(f"addr add {PUBLIC_RESOLVER}/32 dev lo")
+    resolver(PUBLIC_RESOLVER)
+    with started(image, nic, net="user", forward=["8080:80", "2222:22"]) as vm:
+        assert not vm.warnings, vm.warnings
+        assert "goroutine" in page(8080)
+        look_up(vm, nic, 2222)
+    outside.close()
+
+
+def tap(image: str, nic: str) -> None:
+    """The kernel's own network stack is the guest's neighbour."""
+    ip("link set lo up")
+    ip("tuntap add wire0 mode tap")
+    ip("addr add 10.0.2.2/24 dev wire0")
+    ip("link set wire0 up")
+    with started(image, nic, net="tap:wire0") as vm:
+        assert not vm.warnings, vm.warnings
+        assert "goroutine" in page(80, host="10.0.2.15")
+        for size in (56, 1400, 4000):
+            words = ["ping", "-c", "5", "-i", "0.05", "-W", "5", "-s", str(size), "10.0.2.15"]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            assert "5 received" in done.stdout, done
+            print(done.stdout.splitlines()[-1])
+        ip("link del wire0")
+        assert vm.isalive()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    {"dns": dns, "passt": passt, "tap": tap}[sys.argv[1]](*sys.argv[2:])
+    print("done")

@@ -1,0 +1,1 @@
+"""PCI as UEFI drivers see it: accesses, buffers for DMA, handles of the functions."""
