@@ -38,14 +38,13 @@ def source_of(path: Path, *, size: str | None = None, add: list[str] | None = No
 def _composed(path: Path, size: str | None, add: list[str]) -> "Source":
     from cloud.order import ImageFacts
     from cloud.source import Source
-    from images.build import sha256
     from images.compose import compose
     from images.pe_facts import pe_facts
 
     composition = compose(path, size=None if size is None else size_of("--size", size), add=[_pair(one) for one in add])
     signed = composition.boot == "uefi" and bool(pe_facts(path.read_bytes(), _no_facts).get("signatures"))
     with progress_bar(f"{path.name}: SHA-256") as progress:
-        digest = sha256(composition.device, progress)
+        digest = composition.sha256(progress)
     return Source(
         composition.device, ImageFacts(digest, composition.size, composition.boot, signed), check=composition.check
     )
@@ -55,11 +54,11 @@ def _opened(path: Path) -> "Source":
     from cloud.order import ImageFacts
     from cloud.source import Source
     from images.block import BlockDevice, FileDevice
-    from images.build import sha256
     from images.cloud_rules import refusals
     from images.containers.readers import open_container
     from images.errors import ImageError
     from images.inspect import inspect
+    from images.sparse import device_sha256
 
     facts = inspect(path, _no_facts)
     # Whatever the file's format is, the clouds get the disk in it in a format of theirs.
@@ -70,7 +69,7 @@ def _opened(path: Path) -> "Source":
     device: BlockDevice = container.device if container is not None else file
     before = _identity(path)
     with progress_bar(f"{path.name}: SHA-256") as progress:
-        digest = sha256(device, progress)
+        digest = device_sha256(device, progress)
 
     def check() -> None:
         if _identity(path) != before:
