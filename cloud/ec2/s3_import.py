@@ -122,6 +122,7 @@ class ObjectStep(Step):
         from images.errors import ImageError
 
         try:
+            FORMATS["vmdk"].check_size(self._source.size)
             with file.open("w+b") as output:
                 FORMATS["vmdk"].write(self._source.device, output)
                 output.flush()

@@ -1,6 +1,10 @@
 """`cvmboot deploy ec2` from the application to the running machine and back, against the strict stand-in for AWS."""
 
+import contextlib
+import io
 import json
+import subprocess
+import sys
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
@@ -374,9 +378,6 @@ def test_the_record_says_which_launch_digest_a_report_must_have(
     succeeded(deploy("ec2", application, "--snp", "--record", record, "--ovmf", ovmf))
     plain = json.loads(record.read_text())
     assert plain["policy"]["measurement"] == [plain["launch_digest"]] and len(plain["launch_digest"]) == 96
-    import contextlib
-    import io
-
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["measure", "--ovmf", str(ovmf), "--vmm", "ec2", "--vcpus", "2"]) == 0
@@ -386,9 +387,6 @@ def test_the_record_says_which_launch_digest_a_report_must_have(
 
 
 def attest(*words: object) -> Ran:
-    import contextlib
-    import io
-
     from cvmboot.cli import main
 
     out, err = io.StringIO(), io.StringIO()
@@ -476,3 +474,46 @@ def test_a_snapshot_that_something_else_uses_stays_and_that_is_said(
     ec2.deregister_image(ImageId=theirs)
     succeeded(deploy("destroy", "hello"))
     assert everything() == NOTHING
+
+
+# The command line itself
+
+
+def test_help_imports_no_sdk() -> None:
+    code = (
+        "import sys; from cvmboot.cli import main; main(['deploy', 'ec2', '--help'])\n"
+        "bad = [name for name in sys.modules if name.split('.')[0] in ('boto3', 'botocore', 'google', 'cloud', 'httpx')]\n"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_short_commands_are_the_same(deploy: Command, application: Path, world: "World", state: Path) -> None:
+    succeeded(deploy("ec2", application, "--image-only"))
+    command = [sys.executable, "-m", "cvmboot", "status", "--json", "--state", str(state)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(ran.stdout) == json.loads(succeeded(deploy("status", "--json")).out)
+
+
+def test_uefi_data_is_written_for_terraform(deploy: Command, tmp_path: Path) -> None:
+    from test_secure_boot_keys import DB, KEK, PK
+
+    from cvmboot.cli import main
+
+    for name, der in (("PK", PK), ("KEK", KEK), ("db", DB)):
+        (tmp_path / f"{name}.der").write_bytes(der)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["deploy", "uefi-data", str(tmp_path)]) == 0
+    assert b64decode(out.getvalue())[:8] == b"AMZNUEFI"
+    assert main(["deploy", "uefi-data", str(tmp_path / "nowhere")]) == 1
+
+
+def test_a_process_shows_progress_in_lines_and_nothing_with_quiet(
+    deploy_process: Callable[..., "subprocess.Popen[str]"], application: Path, world: "World"
+) -> None:
+    out, err = deploy_process("ec2", application, "--image-only", "--size", "70M").communicate(timeout=100)
+    assert "upload: 2.5 MiB of 2.5 MiB, " in err and "\x1b" not in out + err and "ami-" in out
+    again = deploy_process("ec2", application, "--image-only", "--size", "70M", "--quiet").communicate(timeout=100)
+    assert again[1] == "" and "ami-" in again[0]

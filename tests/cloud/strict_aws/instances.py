@@ -50,6 +50,9 @@ class StrictInstances(InstanceResponse):
                 instance.client_token = token
                 instance.hypervisor = "nitro"
                 instance.root_device_name = image.root_device_name
+                if not any("DeleteOnTermination" in each for each in get("NetworkInterfaces", [])):
+                    for interface in instance.nics.values():
+                        interface.delete_on_termination = True  # AWS's default for what a launch makes
             return reservation
 
         reservation = WORLD.once("RunInstances", token, parameters, make, "IdempotentParameterMismatch")
