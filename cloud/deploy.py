@@ -66,7 +66,7 @@ def deploy(deployment: Deployment, order: Order, *, dry_run: bool = False, repla
         raise Unfit(f"{bad.what}: {bad.text}", next_step="nothing was made")
     if dry_run:
         return None
-    with journal.resume(run) if record else journal.begin(run, order, created) as open_run:
+    with journal.resume(run) if record else journal.begin(run, order, created, [each.run for each in runs]) as open_run:
         with _noting_errors(open_run):
             carry_out(steps, open_run, provider.delete, deployment.report.say)
         open_run.ended(COMPLETE)

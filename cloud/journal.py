@@ -8,8 +8,8 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ STARTED, MADE, DONE, DELETED = "started", "made", "done", "deleted"
 OPEN, COMPLETE, DESTROYING = "open", "complete", "destroying"
 """A run's states: broken off or at work; all its steps are done; `destroy` has begun."""
 _LARGEST = 4 << 20
+_BEGINNING = "begin.lock"
+"""Held for the moment in which a run is begun."""
 
 
 @dataclass
@@ -140,12 +142,29 @@ class Journal:
             ) from None
 
     @contextmanager
-    def begin(self, run: str, order: Order, created: int) -> Iterator["OpenRun"]:
-        """A new run, written and locked. JournalError if it cannot be written: then nothing was made."""
+    def begin(self, run: str, order: Order, created: int, seen: Collection[str] | None = None) -> Iterator["OpenRun"]:
+        """A new run, written and locked. JournalError if it cannot be written: then nothing was made.
+
+        `seen`: the runs that the caller knows of. Another one of the same name is of a process that was faster: JournalError.
+        """
         with self._locked(run):
-            open_run = OpenRun(self, Record(run, order, created, secrets.token_hex(4)))
-            open_run.save()
+            with self._flock(self.folder / _BEGINNING, "the journal"):
+                if seen is not None:
+                    self._refuse_faster_one(order, seen)
+                open_run = OpenRun(self, Record(run, order, created, secrets.token_hex(4)))
+                open_run.save()
             yield open_run
+
+    def _refuse_faster_one(self, order: Order, seen: Collection[str]) -> None:
+        wanted = (order.provider, order.place, order.name)
+        for record in self.records():
+            found = (record.order.provider, record.order.place, record.order.name)
+            if found == wanted and record.run not in seen:
+                raise JournalError(
+                    f"another process has just begun run {record.run} of the name {order.name}",
+                    where=str(self.folder),
+                    next_step="wait until it ends, then run the same command again",
+                )
 
     @contextmanager
     def resume(self, run: str) -> Iterator["OpenRun"]:
@@ -156,9 +175,11 @@ class Journal:
                 raise JournalError(f"no run {run}", where=str(self.folder), next_step="see `cvmboot deploy status`")
             yield OpenRun(self, record)
 
+    def _locked(self, run: str) -> AbstractContextManager[None]:
+        return self._flock(self._path(run).with_suffix(".lock"), f"run {run}")
+
     @contextmanager
-    def _locked(self, run: str) -> Iterator[None]:
-        path = self._path(run).with_suffix(".lock")
+    def _flock(self, path: Path, what: str) -> Iterator[None]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             while True:
@@ -174,7 +195,7 @@ class Journal:
                 os.close(handle)
         except BlockingIOError:
             raise JournalError(
-                f"run {run} is being worked on by another process",
+                f"{what} is being worked on by another process",
                 where=str(self.folder),
                 next_step="wait until it ends, or end it first",
             ) from None

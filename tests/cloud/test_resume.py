@@ -287,6 +287,19 @@ def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
         assert run.record.order == ORDER
 
 
+def test_two_processes_that_begin_the_same_at_once_do_not_make_two(tmp_path: Path) -> None:
+    cloud = MemoryCloud()
+    order = deployment(cloud, tmp_path)
+
+    def begin_meanwhile(plan: Plan) -> None:
+        with Journal(tmp_path).begin("abcdefghij", ORDER, 1, []):
+            pass
+
+    with pytest.raises(JournalError, match="another process has just begun run abcdefghij of the name app"):
+        deploy(replace(order, show=begin_meanwhile), ORDER)
+    assert not cloud.changes
+
+
 def test_an_unwritable_journal_is_said_before_anything_is_made(tmp_path: Path) -> None:
     cloud = MemoryCloud()
     (tmp_path / "file").write_text("in the way")
