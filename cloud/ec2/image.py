@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from cloud.ec2.options import Ec2Options
 from cloud.ec2.refusals import aws_words, code_of
-from cloud.ec2.session import Aws
+from cloud.ec2.step import Context, Ec2Step
 from cloud.ec2.tags import filters, specifications
 from cloud.errors import Failed, Gone
 from cloud.labels import Labels
-from cloud.order import BOOT_UEFI, Order
+from cloud.order import BOOT_UEFI
 from cloud.resource import Resource
-from cloud.steps import Made, Note, Step
+from cloud.steps import Made, Note
 from cloud.wait import Patience
 
 if TYPE_CHECKING:
@@ -67,18 +67,14 @@ def wait_available(ec2: "EC2Client", image: str, where: str, patience: Patience)
     return patience.wait_for(f"image {image} to be available", look, where)
 
 
-class ImageStep(Step):
+class ImageStep(Ec2Step):
     """RegisterImage: private, as all new images are."""
 
     name = "image"
 
-    def __init__(self, aws: Aws, labels: Labels, options: Ec2Options, order: Order, patience: Patience) -> None:
-        self._aws = aws
-        self._labels = labels
-        self._options = options
-        self._order = order
-        self._patience = patience
-        self._uefi = order.image.boot == BOOT_UEFI
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._uefi = self._order.image.boot == BOOT_UEFI
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""
@@ -145,16 +141,13 @@ class ImageStep(Step):
         return {"name": seen.get("Name")}
 
 
-class CopyStep(Step):
+class CopyStep(Ec2Step):
     """CopyImage to another region, with its snapshot."""
 
-    def __init__(self, aws: Aws, labels: Labels, options: Ec2Options, region: str, patience: Patience) -> None:
+    def __init__(self, context: Context, region: str) -> None:
+        super().__init__(context)
         self.name = f"copy-{region}"
-        self._aws = aws
-        self._labels = labels
-        self._options = options
         self._region = region
-        self._patience = patience
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""

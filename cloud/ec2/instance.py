@@ -2,16 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cloud.ec2.options import Ec2Options
 from cloud.ec2.refusals import aws_words, code_of
-from cloud.ec2.session import Aws
+from cloud.ec2.step import Ec2Step
 from cloud.ec2.tags import filters, specifications
 from cloud.errors import Failed, Gone
-from cloud.labels import Labels
-from cloud.order import BOOT_UEFI, Order
+from cloud.order import BOOT_UEFI
 from cloud.resource import Resource
-from cloud.steps import Made, Note, Step
-from cloud.wait import Patience
+from cloud.steps import Made, Note
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -45,17 +42,10 @@ def has_snp(instance: "InstanceTypeDef") -> bool:
     return instance.get("CpuOptions", {}).get("AmdSevSnp") == "enabled"
 
 
-class InstanceStep(Step):
+class InstanceStep(Ec2Step):
     """RunInstances: one machine, tagged with its disk and network interface as they are made."""
 
     name = "instance"
-
-    def __init__(self, aws: Aws, labels: Labels, options: Ec2Options, order: Order, patience: Patience) -> None:
-        self._aws = aws
-        self._labels = labels
-        self._options = options
-        self._order = order
-        self._patience = patience
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""

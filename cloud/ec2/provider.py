@@ -11,6 +11,7 @@ from cloud.ec2.refusals import aws_words, server_time
 from cloud.ec2.s3_import import ImportedStep, ImportStep, ObjectStep
 from cloud.ec2.session import Aws
 from cloud.ec2.snapshot import SnapshotStep
+from cloud.ec2.step import Context
 from cloud.errors import Failed
 from cloud.labels import PRODUCT_INSTANCE, Labels
 from cloud.order import Order
@@ -70,21 +71,17 @@ class Ec2(Provider):
 
     def steps(self, order: Order, labels: Labels, source: Source, report: Report) -> list[Step]:
         """Provider.steps()."""
-        aws, patience, options = self._aws, self._patience, Ec2Options.of(order.options)
-        aws.tell = report.say
-        steps: list[Step] = []
+        options = Ec2Options.of(order.options)
+        context = Context(self._aws, labels, options, order, source, report, self._patience)
+        self._aws.tell = report.say
         if options.via == "s3":
-            steps += [
-                ObjectStep(aws, labels, options.bucket or "", source, report),
-                ImportStep(aws, labels, options, source, report, patience),
-                ImportedStep(aws, labels, patience),
-            ]
+            steps: list[Step] = [ObjectStep(context), ImportStep(context), ImportedStep(context)]
         else:
-            steps.append(SnapshotStep(aws, labels, options, source, report, patience))
-        steps.append(ImageStep(aws, labels, options, order, patience))
-        steps += [CopyStep(aws, labels, options, region, patience) for region in options.copy_to]
+            steps = [SnapshotStep(context)]
+        steps.append(ImageStep(context))
+        steps += [CopyStep(context, region) for region in options.copy_to]
         if order.product == PRODUCT_INSTANCE:
-            steps.append(InstanceStep(aws, labels, options, order, patience))
+            steps.append(InstanceStep(context))
         return steps
 
     def discover(self, run: str = "", name: str = "") -> list[Found]:

@@ -5,18 +5,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud.ec2.options import Ec2Options
 from cloud.ec2.refusals import aws_words, code_of
-from cloud.ec2.session import Aws
 from cloud.ec2.snapshot import find_snapshot, gibibytes, look_at, wait_completed
+from cloud.ec2.step import Context, Ec2Step
 from cloud.ec2.tags import read_tags, specifications, tags_of
 from cloud.errors import CloudError, Failed, Gone
-from cloud.labels import RUN, Labels
-from cloud.progress import Report
+from cloud.labels import RUN
 from cloud.resource import Resource
-from cloud.source import Source
-from cloud.steps import Made, Note, Step
-from cloud.wait import Patience
+from cloud.steps import Made, Note
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -49,18 +45,16 @@ def abort_uploads(s3: "S3Client", bucket: str, key: str) -> None:
             s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
 
-class ObjectStep(Step):
+class ObjectStep(Ec2Step):
     """The image as VMDK streamOptimized in the bucket, until it is imported."""
 
     name = "object"
     until = "snapshot"
 
-    def __init__(self, aws: Aws, labels: Labels, bucket: str, source: Source, report: Report) -> None:
-        self._aws = aws
-        self._bucket = bucket
-        self._key = object_key(labels.run)
-        self._source = source
-        self._report = report
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._bucket = self._options.bucket or ""
+        self._key = object_key(self._labels.run)
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""
@@ -136,7 +130,7 @@ class ObjectStep(Step):
             ) from None
 
 
-def find_task(ec2: "EC2Client", run: str, states: tuple[str, ...] = ()) -> "ImportSnapshotTaskTypeDef | None":
+def find_task(ec2: "EC2Client", run: str) -> "ImportSnapshotTaskTypeDef | None":
     """The import task of a run that has not failed; None if there is none."""
     pages = ec2.get_paginator("describe_import_snapshot_tasks").paginate()
     for page in pages:
@@ -147,20 +141,10 @@ def find_task(ec2: "EC2Client", run: str, states: tuple[str, ...] = ()) -> "Impo
     return None
 
 
-class ImportStep(Step):
+class ImportStep(Ec2Step):
     """ImportSnapshot, and the wait for its task."""
 
     name = "import"
-
-    def __init__(
-        self, aws: Aws, labels: Labels, options: Ec2Options, source: Source, report: Report, patience: Patience
-    ):
-        self._aws = aws
-        self._labels = labels
-        self._options = options
-        self._source = source
-        self._report = report
-        self._patience = patience
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""
@@ -229,15 +213,10 @@ class ImportStep(Step):
         return {"snapshot": snapshot, "size_gib": gibibytes(self._source.size)}
 
 
-class ImportedStep(Step):
+class ImportedStep(Ec2Step):
     """The snapshot that an import has made gets our tags: ImportSnapshot tags its task only."""
 
     name = "snapshot"
-
-    def __init__(self, aws: Aws, labels: Labels, patience: Patience) -> None:
-        self._aws = aws
-        self._labels = labels
-        self._patience = patience
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""

@@ -4,16 +4,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloud.ec2.ebs_upload import BLOCK, Indexes, Upload
-from cloud.ec2.options import Ec2Options
 from cloud.ec2.refusals import aws_words, code_of
-from cloud.ec2.session import Aws
+from cloud.ec2.step import Ec2Step
 from cloud.ec2.tags import filters, tags_of
 from cloud.errors import Failed, Gone, TimedOut
-from cloud.labels import Labels
-from cloud.progress import Report
 from cloud.resource import Resource
-from cloud.source import GIB, Source
-from cloud.steps import Made, Note, Step
+from cloud.source import GIB
+from cloud.steps import Made, Note
 from cloud.wait import Patience
 
 if TYPE_CHECKING:
@@ -70,20 +67,10 @@ def wait_completed(ec2: "EC2Client", snapshot: str, where: str, patience: Patien
     patience.wait_for(f"snapshot {snapshot} to be completed", look, where)
 
 
-class SnapshotStep(Step):
+class SnapshotStep(Ec2Step):
     """StartSnapshot, PutSnapshotBlock, CompleteSnapshot. No bucket, no role."""
 
     name = "snapshot"
-
-    def __init__(
-        self, aws: Aws, labels: Labels, options: Ec2Options, source: Source, report: Report, patience: Patience
-    ) -> None:
-        self._aws = aws
-        self._labels = labels
-        self._options = options
-        self._source = source
-        self._report = report
-        self._patience = patience
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""
