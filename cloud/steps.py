@@ -52,8 +52,12 @@ class Step(ABC):
         """
         return {}
 
-    def exists(self, resource: Resource) -> bool:
-        """Whether a resource that a journal names is still there. Asked once, when a run is taken up again."""
+    def exists(self, resource: Resource) -> bool | None:
+        """Whether a resource that a journal names is there and of use. Asked once, when a run is taken up again.
+
+        None: the cloud does not know it, because it is gone, or not known everywhere yet. One that was ready is then made
+        anew; for one that was not, finish() waits, and raises Gone if it never appears.
+        """
         return True
 
 
@@ -102,8 +106,10 @@ def _is_done(records: Made, name: str) -> bool:
 def _look_again(step: Step, run: OpenRun) -> None:
     """A resource that someone deleted between two tries is not done, whatever the journal says."""
     record = run.record.steps.get(step.name)
-    if record and record.resource and record.state in (MADE, DONE) and not step.exists(record.resource):
-        run.step_started(step.name, record.attempt + 1)
+    if record and record.resource and record.state in (MADE, DONE):
+        there = step.exists(record.resource)
+        if there is False or (there is None and record.state == DONE):
+            run.step_started(step.name, record.attempt + 1)
 
 
 def _carry_out_one(step: Step, run: OpenRun) -> None:

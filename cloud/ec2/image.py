@@ -1,13 +1,14 @@
 """The steps that make an AMI of a snapshot, and copies of it in other regions."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cloud.ec2.options import Ec2Options
 from cloud.ec2.refusals import aws_words, code_of
 from cloud.ec2.step import Context, Ec2Step
-from cloud.ec2.tags import filters, specifications
-from cloud.errors import Failed, Gone
-from cloud.labels import Labels
+from cloud.ec2.tags import filters, read_tags, specifications
+from cloud.errors import Failed, Gone, NameTaken, TimedOut
+from cloud.labels import RUN, Labels
 from cloud.order import BOOT_UEFI
 from cloud.resource import Resource
 from cloud.steps import Made, Note
@@ -48,6 +49,15 @@ def look_at(ec2: "EC2Client", image: str) -> "ImageTypeDef | None":
             return None
         raise
     return found[0] if found and found[0].get("State") != "deregistered" else None
+
+
+def is_of_use(ec2: "EC2Client", image: str) -> bool | None:
+    """As Step.exists(). An image that AWS gave up is deregistered here: it would keep its name, and nobody can use it."""
+    seen = look_at(ec2, image)
+    if seen is not None and seen.get("State") in _DEAD:
+        ec2.deregister_image(ImageId=image)
+        return False
+    return None if seen is None else True
 
 
 def wait_available(ec2: "EC2Client", image: str, where: str, patience: Patience) -> "ImageTypeDef":
@@ -93,41 +103,56 @@ class ImageStep(Ec2Step):
         found = find_image(self._aws.ec2(), self._labels.run)
         return Resource("image", found, self._aws.region) if found else None
 
-    @aws_words()
     def create(self, made: Made, token: str) -> Resource:
         """Step.create(). RegisterImage takes no token: its name is unique instead."""
         snapshot = made["snapshot"].resource
         assert snapshot is not None
+        try:
+            return Resource("image", self._register(snapshot.id), self._aws.region)
+        except NameTaken:
+            # By a stranger, or by an earlier try of ours that AWS does not show everywhere yet.
+            if self._is_strangers():
+                raise
+            try:
+                look = partial(self.find, made)
+                return self._patience.wait_for("the image", look, self._aws.region, _FRESH_SECONDS)
+            except TimedOut:
+                pass
+            raise
+
+    @aws_words()
+    def _register(self, snapshot: str) -> str:
         firmware: dict[str, Any] = {"TpmSupport": "v2.0"} if self._has_tpm else {}
         if self._order.keys is not None:
             from cloud.ec2.uefi_data import uefi_data
 
             firmware["UefiData"] = uefi_data(self._order.keys)
-        answer = self._aws.ec2().register_image(
+        disk: dict[str, Any] = {"SnapshotId": snapshot, "VolumeType": "gp3", "DeleteOnTermination": True}
+        return self._aws.ec2().register_image(
             Name=image_name(self._labels, self._options),
             Description=f"{self._labels.name}: raw image SHA-256 {self._order.image.sha256}",
             Architecture="x86_64",
             VirtualizationType="hvm",
             RootDeviceName=ROOT_DEVICE,
-            BlockDeviceMappings=[
-                {
-                    "DeviceName": ROOT_DEVICE,
-                    "Ebs": {"SnapshotId": snapshot.id, "VolumeType": "gp3", "DeleteOnTermination": True},
-                }
-            ],
+            BlockDeviceMappings=[{"DeviceName": ROOT_DEVICE, "Ebs": disk}],  # type: ignore[typeddict-item]
             EnaSupport=True,
             SriovNetSupport="simple",
             BootMode=_BOOT_MODES[self._uefi],
             ImdsSupport="v2.0",
             TagSpecifications=specifications(self._labels, "image"),
             **firmware,
-        )
-        return Resource("image", answer["ImageId"], self._aws.region)
+        )["ImageId"]
 
     @aws_words()
-    def exists(self, resource: Resource) -> bool:
+    def _is_strangers(self) -> bool:
+        wanted = [{"Name": "name", "Values": [image_name(self._labels, self._options)]}]
+        found = self._aws.ec2().describe_images(Owners=["self"], Filters=wanted)["Images"]  # type: ignore[arg-type]
+        return any(read_tags(each.get("Tags", [])).get(RUN) != self._labels.run for each in found)
+
+    @aws_words()
+    def exists(self, resource: Resource) -> bool | None:
         """Step.exists()."""
-        return look_at(self._aws.ec2(), resource.id) is not None
+        return is_of_use(self._aws.ec2(), resource.id)
 
     def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Step.finish()."""
@@ -176,9 +201,9 @@ class CopyStep(Ec2Step):
         return Resource("image", answer["ImageId"], self._region)
 
     @aws_words()
-    def exists(self, resource: Resource) -> bool:
+    def exists(self, resource: Resource) -> bool | None:
         """Step.exists()."""
-        return look_at(self._aws.ec2(self._region), resource.id) is not None
+        return is_of_use(self._aws.ec2(self._region), resource.id)
 
     def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Step.finish()."""

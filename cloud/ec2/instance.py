@@ -102,10 +102,10 @@ class InstanceStep(Ec2Step):
         return Resource("instance", answer["Instances"][0]["InstanceId"], self._aws.region)
 
     @aws_words()
-    def exists(self, resource: Resource) -> bool:
+    def exists(self, resource: Resource) -> bool | None:
         """Step.exists()."""
         seen = look_at(self._aws.ec2(), resource.id)
-        return seen is not None and state_of(seen) not in ENDED
+        return None if seen is None else state_of(seen) not in ENDED
 
     def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Step.finish()."""

@@ -23,7 +23,8 @@ PREFIX = "cvmboot/"
 """All our objects begin so; then comes the run."""
 _PART = 16 << 20
 _DIGEST = "cvmboot-disk-sha256"
-TASK_ENDED = ("completed", "deleted", "deleting", "failed")
+_FAILED = ("deleted", "deleting", "failed")
+TASK_ENDED = ("completed", *_FAILED)
 """What Status of an import task says when it does nothing any more. A failed import is "deleted", with a message."""
 
 
@@ -136,15 +137,16 @@ def find_task(ec2: "EC2Client", run: str) -> "ImportSnapshotTaskTypeDef | None":
     for page in pages:
         for task in page["ImportSnapshotTasks"]:
             status = task.get("SnapshotTaskDetail", {}).get("Status", "")
-            if read_tags(task.get("Tags", [])).get(RUN) == run and status not in ("deleted", "deleting", "failed"):
+            if read_tags(task.get("Tags", [])).get(RUN) == run and status not in _FAILED:
                 return task
     return None
 
 
 class ImportStep(Ec2Step):
-    """ImportSnapshot, and the wait for its task."""
+    """ImportSnapshot, and the wait for its task. AWS forgets tasks after a while: nothing needs it when the snapshot is there."""
 
     name = "import"
+    until = "snapshot"
 
     def describe(self) -> tuple[str, str]:
         """Step.describe()."""
@@ -175,14 +177,18 @@ class ImportStep(Ec2Step):
         return Resource("import-task", answer["ImportTaskId"], self._aws.region)
 
     @aws_words()
-    def exists(self, resource: Resource) -> bool:
-        """Step.exists(): a task that has failed counts as none, so that running again tries again."""
-        tasks = self._aws.ec2().describe_import_snapshot_tasks(ImportTaskIds=[resource.id])["ImportSnapshotTasks"]
-        return bool(tasks) and tasks[0].get("SnapshotTaskDetail", {}).get("Status") not in (
-            "deleted",
-            "deleting",
-            "failed",
-        )
+    def exists(self, resource: Resource) -> bool | None:
+        """Step.exists(): a task that has failed is of no use, so that running again tries again."""
+        from botocore.exceptions import ClientError
+
+        try:
+            tasks = self._aws.ec2().describe_import_snapshot_tasks(ImportTaskIds=[resource.id])["ImportSnapshotTasks"]
+        except ClientError as error:
+            if code_of(error).startswith("InvalidConversionTaskId"):
+                return None
+            raise
+        status = tasks[0].get("SnapshotTaskDetail", {}).get("Status") if tasks else None
+        return None if status is None else status not in _FAILED
 
     def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Step.finish()."""
@@ -236,9 +242,9 @@ class ImportedStep(Ec2Step):
         return Resource("snapshot", snapshot, self._aws.region)
 
     @aws_words()
-    def exists(self, resource: Resource) -> bool:
+    def exists(self, resource: Resource) -> bool | None:
         """Step.exists()."""
-        return look_at(self._aws.ec2(), resource.id) is not None
+        return None if look_at(self._aws.ec2(), resource.id) is None else True
 
     def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:
         """Step.finish()."""

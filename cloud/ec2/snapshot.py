@@ -105,13 +105,13 @@ class SnapshotStep(Ec2Step):
         return Resource("snapshot", answer["SnapshotId"], self._aws.region)
 
     @aws_words()
-    def exists(self, resource: Resource) -> bool:
+    def exists(self, resource: Resource) -> bool | None:
         """Step.exists(). A snapshot that EBS gave up is deleted here: nobody can use it."""
         seen = look_at(self._aws.ec2(), resource.id)
         if seen is not None and seen["State"] == ERROR:
             self._aws.ec2().delete_snapshot(SnapshotId=resource.id)
             return False
-        return seen is not None
+        return None if seen is None else True
 
     @aws_words()
     def finish(self, resource: Resource | None, made: Made, note: Note) -> dict[str, Any]:

@@ -180,7 +180,12 @@ def test_a_vcpu_quota_that_is_used_up(deploy: Command, application: Path, world:
     refused(deploy("ec2", application), state, "vCPU quota: 2 of 3 needed, 2 in use; free some, or ask for more")
 
 
-def test_a_name_that_someone_else_has(deploy: Command, application: Path, world: "World", state: Path) -> None:
+def test_a_name_that_someone_else_has(
+    deploy: Command, application: Path, world: "World", state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloud.ec2 import image
+
+    monkeypatch.setattr(image, "_FRESH_SECONDS", 0.2)
     assert deploy("ec2", application, "--image-only").status == 0
     ec2 = boto3.client("ec2", region_name="us-east-2")
     snapshot = everything()["snapshots"][0]
@@ -268,6 +273,40 @@ def test_a_fresh_snapshot_that_ebs_does_not_know_yet(deploy: Command, applicatio
     world.fresh_blindness = 12
     assert deploy("ec2", application).status == 0
     assert world.count("StartSnapshot") == 1
+
+
+@pytest.mark.parametrize("operation", ["DescribeInstances", "DescribeImages"])
+def test_what_was_just_made_and_is_not_shown_everywhere_yet_is_not_made_twice(
+    deploy: Command, application: Path, world: "World", state: Path, operation: str
+) -> None:
+    """Kill it, in effect, when the answer to RunInstances or RegisterImage has come; EC2 shows the thing a while later."""
+    maker = {"DescribeInstances": "RunInstances", "DescribeImages": "RegisterImage"}[operation]
+    not_found = {"DescribeInstances": "InvalidInstanceID.NotFound", "DescribeImages": "InvalidAMIID.NotFound"}[
+        operation
+    ]
+    wanted = {"DescribeInstances": "InstanceId.1", "DescribeImages": "ImageId.1"}[operation]
+
+    def blind(request: Request) -> Answer | None:
+        nonlocal looks
+        if request.operation != operation or wanted not in request.parameters:
+            return None
+        looks += 1
+        return Answer(400, not_found, "The ID does not exist") if looks < 8 else None
+
+    looks = 0
+    world.accidents[:] = [
+        lambda request: (
+            Answer(403, "UnauthorizedOperation", "no")
+            if request.operation == operation and world.count(maker)
+            else None
+        )
+    ]
+    assert deploy("ec2", application).status == 1
+    world.accidents[:] = [blind]
+    ran = deploy("ec2", application)
+    assert ran.status == 0, ran.err
+    assert looks >= 8 and world.count(maker) == 1
+    assert [len(things) for things in everything().values()] == [1, 1, 1, 1, 1]
 
 
 # The network
