@@ -119,6 +119,21 @@ def test_a_destroy_that_was_killed_anywhere_ends_when_called_again(tmp_path: Pat
         assert not cloud.things and not list(folder.glob("*.json"))
 
 
+def test_what_was_made_is_on_the_disk_before_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memory_cloud import MemoryStep
+
+    cloud = MemoryCloud()
+
+    def dying(step: MemoryStep, resource: Any, made: Any, note: Any) -> dict[str, Any]:
+        raise Killed
+
+    monkeypatch.setattr(MemoryStep, "finish", dying)
+    with pytest.raises(Killed):
+        deploy(deployment(cloud, tmp_path), ORDER)
+    step = Journal(tmp_path).records()[0].steps["upload"]
+    assert step.resource is not None and step.resource.id in cloud.things and step.state == "made"
+
+
 def test_a_complete_run_again_makes_nothing(tmp_path: Path) -> None:
     cloud = MemoryCloud()
     first = deploy(deployment(cloud, tmp_path), ORDER)
