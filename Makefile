@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := cvmboot images loader machine sev uefi
+PACKAGES := cloud cvmboot images loader machine sev uefi
 JOBS ?= 2
 
 .PHONY: demo test test-all lint types bench lock clean

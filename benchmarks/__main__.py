@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks import attest, calls, images, qemu, snp
+from benchmarks import attest, calls, cloud, images, qemu, snp
 from benchmarks.figures import AT_MOST, TIMES_FASTER, Figure, Limit, table
 from benchmarks.session import PROMPT, Session, Silent
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("cvmboot", "images", "loader", "machine", "sev", "uefi")
+PACKAGES = ("cloud", "cvmboot", "images", "loader", "machine", "sev", "uefi")
 KEYS = 20
 IDLE_SECONDS = 3.0
 BOOT_SECONDS, HELP_SECONDS, LSPCI_SECONDS = 0.28, 0.25, 0.5
@@ -51,6 +51,7 @@ class Benchmarks:
         yield from attest.figures(cvmboot, self._runs)
         yield from self._at_the_prompt()
         yield from images.figures(self._runs, *self._image("go-boot"))
+        yield from cloud.figures(self._runs, *self._image("go-boot"))
 
     def _image(self, name: str) -> tuple[Path | None, str]:
         """A guest's file, or None and why there is none."""

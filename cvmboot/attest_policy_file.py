@@ -14,7 +14,8 @@ _Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write it h
 
 
 def values_in(path: Path) -> dict[str, Any]:
-    """Keys and values of a policy file. CvmbootError if it cannot be read, UsageError if it is no policy."""
+    """Keys and values of a policy file, or of a deployment's record. CvmbootError if it cannot be read, UsageError."""
+    from cvmboot.deploy_record import is_record, policy_in
     from sev.policy_file import LARGEST, BadPolicyFile, read_values
 
     try:
@@ -25,6 +26,8 @@ def values_in(path: Path) -> dict[str, Any]:
                 data = file.read(LARGEST + 1)
     except OSError as error:
         raise CvmbootError(f"{path}: {error.strerror}") from None
+    if is_record(data):
+        return policy_in(path, data)
     try:
         return read_values(data)
     except BadPolicyFile as error:

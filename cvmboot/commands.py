@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cvmboot import attest, image_commands, measure_command, platform_commands
+from cvmboot import attest, deploy_commands, image_commands, measure_command, platform_commands
 from cvmboot.arguments import OPTIONS, Option, fields_of
 from cvmboot.errors import UsageError
 
@@ -92,6 +92,9 @@ app.add_typer(attest.app, name="attest")
 app.add_typer(platform_commands.app, name="platform")
 app.add_typer(measure_command.app, name="measure")
 app.add_typer(image_commands.app, name="image")
+app.add_typer(deploy_commands.app, name="deploy")
+for _command in (deploy_commands.status, deploy_commands.console, deploy_commands.destroy, deploy_commands.gc):
+    app.command(_command.__name__, hidden=True)(_command)  # the short way to `deploy status` and the others
 app.command("run", help=RUN_HELP, epilog=EXAMPLES)(_run)
 
 
@@ -103,7 +106,7 @@ def run_command_line(words: list[str]) -> int:
         # typer has click's exceptions in a package of its own; what they have in common is this method.
         if not hasattr(error, "format_message"):
             raise
-        named = words[:1] and words[0] in ("run", "attest", "platform", "measure", "image")
+        named = words[:1] and words[0] in ("run", "attest", "platform", "measure", "image", "deploy")
         command = f"cvmboot {words[0]}" if named else "cvmboot"
         raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     return int(result or 0)

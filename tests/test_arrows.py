@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "uefi": {"machine", "loader", "images"},
     "sev": set(),
     "sev/guest": {"machine", "sev"},
-    "cvmboot": {"machine", "loader", "images", "sev", "uefi"},
+    "cloud": {"images"},
+    "cvmboot": {"cloud", "machine", "loader", "images", "sev", "uefi"},
 }
 
 
