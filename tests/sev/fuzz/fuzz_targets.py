@@ -18,7 +18,6 @@ from evidence_forms import forms
 from made_firmware import image, svsm_image
 from test_igvm import HEADERS, PAGE, VMSA, id_block_header, igvm, page, platform
 
-import sev.evidence
 from sev import certificate_table
 from sev.appraisal import appraise
 from sev.certificate_files import split_certificates
@@ -219,9 +218,7 @@ def _bundle_digests(data: bytes) -> bytes:
 
 
 def _evidence(signed: Signed, table: bytes) -> list[bytes]:
-    every = forms(signed.report, [certificate.der for certificate in signed.certificates], table)
-    # Until sev.evidence is a package it knows the first seven only.
-    return every if hasattr(sev.evidence, "__path__") else every[:7]
+    return forms(signed.report, [certificate.der for certificate in signed.certificates], table)
 
 
 def _table(data: bytes) -> None:
