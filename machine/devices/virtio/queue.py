@@ -49,8 +49,12 @@ class Chain:
 
     def scatter(self, dma: Dma, data: bytes) -> int:
         """Store as much of `data` as fits and give the number of bytes. BadAddress outside memory."""
+        writable, size = self.writable, len(data)
+        if writable and 0 < size <= writable[0][1]:
+            dma.write(writable[0][0], data)
+            return size
         done = 0
-        for address, length in self.writable:
+        for address, length in writable:
             part = data[done : done + length] if done or length < len(data) else data
             if not part:
                 break
@@ -61,7 +65,8 @@ class Chain:
     @property
     def room(self) -> int:
         """Bytes that the device may write."""
-        return sum(length for _, length in self.writable)
+        writable = self.writable
+        return writable[0][1] if len(writable) == 1 else sum(length for _, length in writable)
 
     @property
     def length(self) -> int:
@@ -130,6 +135,11 @@ class SplitQueue:
     def _walk(self, head: int) -> Chain:
         chain = Chain(head)
         table, entries, index, count = self.descriptors, self.size, head, 0
+        if index < entries:  # most buffers are one descriptor
+            address, length, flags, _ = _DESCRIPTOR.unpack(self._dma.read(table + 16 * index, 16))
+            if length and not flags & (_NEXT | _INDIRECT):
+                (chain.writable if flags & _WRITE else chain.readable).append((address, length))
+                return chain
         nested = False
         while True:
             if index >= entries:

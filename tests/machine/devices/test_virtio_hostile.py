@@ -180,7 +180,7 @@ RING_STATES = (
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=600, deadline=None)
 @given(*RING_STATES)
 @example(1, {"table": [(GOOD, 64, 1, 0)], "heads": [0], "index": 1, "flags": 0, "event": 0}, ALL, b"")
 def test_random_rings(queue: int, ring: dict[str, object], features: int, noise: bytes) -> None:
@@ -218,7 +218,7 @@ def test_ten_thousand_random_rings() -> None:
     many(given(*RING_STATES)(test_random_rings.hypothesis.inner_test))()  # type: ignore[attr-defined]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=1, max_size=400), st.integers(0, 0x2000), st.integers(0, 2))
 def test_noise_over_live_rings(noise: bytes, offset: int, queue: int) -> None:
     machine = Machine()

@@ -392,7 +392,7 @@ def test_early_segments_are_kept() -> None:
     assert sent[-1].ack == 912
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(
         st.tuples(
