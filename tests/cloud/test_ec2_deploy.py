@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from conftest import ROOT, Command, Ran
+from clouds import ROOT, Command, Ran
 from strict_aws import ebs
 from strict_aws.instances import power_off
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from conftest import Command, Ran
+from clouds import Command, Ran
 from strict_aws.world import Answer, CutOff, Request
 from test_ec2_deploy import NOTHING, everything
 
@@ -380,7 +380,7 @@ def noisy_image(folder: Path, blocks: int) -> Path:
     """A disk image that boots and has so many more blocks of noise."""
     from random import Random
 
-    from conftest import ROOT
+    from clouds import ROOT
 
     from images.build import build
 
