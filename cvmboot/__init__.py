@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cvmboot.errors import CvmbootError, UsageError
     from cvmboot.virtual_machine import VirtualMachine
+    from machine.net.hub import Hub
 
-__all__ = ["CvmbootError", "UsageError", "VirtualMachine"]
+__all__ = ["CvmbootError", "Hub", "UsageError", "VirtualMachine"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from cvmboot.virtual_machine import VirtualMachine
 
         return VirtualMachine
+    if name == "Hub":
+        from machine.net.hub import Hub
+
+        return Hub
     if name in ("CvmbootError", "UsageError"):
         from cvmboot import errors
 

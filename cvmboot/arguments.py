@@ -134,6 +134,14 @@ OPTIONS = (
         *(_one_of("--engine", "auto", "unicorn"), "auto"),
     ),
     Option(
+        *(
+            "--board",
+            "board",
+            "Machine of an ELF unikernel; auto looks at what it was built for. EFI images run on uefi.",
+        ),
+        *("NAME", _one_of("--board", "auto", "uefi", "microvm", "firecracker", "cloud_hypervisor", "gcp"), "auto"),
+    ),
+    Option(
         "--esp",
         "esp",
         "EFI system partition: a folder, or a FAT, GPT, MBR or ISO image. The guest's changes are kept in memory only.",
@@ -198,8 +206,8 @@ OPTIONS = (
     Option(
         "--nic",
         "nic",
-        "Network device: virtio (if --net is given), virtio-legacy, gvnic, none; gvnic:dqo-rda,rev1 to choose its queue "
-        "formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
+        "Network device: virtio (if --net is given), virtio:strict, virtio-legacy, gvnic, none; gvnic:dqo-rda,rev1 to choose "
+        "its queue formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
         "NAME",
         network.nic_name,
     ),
@@ -217,6 +225,14 @@ OPTIONS = (
         "Pass connections to 127.0.0.1:HOSTPORT on to the guest, with --net user; may be repeated.",
         "HOSTPORT:GUESTPORT",
         network.port_pair,
+        many=True,
+    ),
+    Option(
+        "--expose",
+        "expose",
+        "Let the guest connect to 127.0.0.1:PORT of the host, at 10.0.2.2:PORT, with --net user; may be repeated.",
+        "PORT",
+        network.port,
         many=True,
     ),
     Option("--pcap", "pcap", "Capture the network device's frames, for Wireshark.", "FILE", Path),

@@ -97,8 +97,8 @@ def assemble(
         raise UsageError(f"--clock {options.clock}: wanted real or virtual")
     if options.cpus != 1:
         raise UsageError(f"--cpus {options.cpus}: only 1 is there yet; leave the option out")
-    if options.board != "uefi":
-        raise UsageError(f"--board {options.board}: only uefi is there yet; leave the option out")
+    if options.board not in ("auto", "uefi"):
+        raise UsageError(f"--board {options.board} is for ELF unikernels; leave it out for EFI applications and disks")
     clock = VirtualClock() if options.clock == "virtual" else RealClock()
     try:
         computer = Computer(options.memory, options.cpus, clock)
@@ -170,6 +170,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         options.nic
         or options.net
         or options.forward
+        or options.expose
         or options.pcap
         or options.mac
         or options.net_loss

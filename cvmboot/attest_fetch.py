@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FETCH_STATUS = """Exit status: 0 all is there; 1 an error of ours; 2 wrong usage; 3 malformed evidence; 5 a certificate cannot
 be had.
 """
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 cache_app = typer.Typer(help="The folder that keeps certificates and CRLs of AMD's.", no_args_is_help=True)
 
 CacheOption = Annotated[
@@ -102,10 +103,7 @@ def complete(
 
 def explain_missing(verdict: "Verdict", found: "Collateral") -> None:
     """Say in a verdict why a certificate is missing, and what to do next."""
-    for check in verdict.failed:
-        if found.problem and check.name in ("leaf", "signature", "chain"):
-            check.reason = f"{check.reason}; {found.problem}"
-            return
+    verdict.explain_missing(found.problem)
 
 
 def fetch(
@@ -134,7 +132,7 @@ def fetch(
             if found.complete and source.cache is not None:
                 source.cache.keep([piece for piece in found.pieces if piece.source == "the evidence"])
         except SevError as error:
-            raise malformed(f"{file}: {error}") from None
+            raise malformed(file, error) from None
     for piece in found.pieces:
         complain(f"{piece}, from {piece.source}")
     for note in found.notes:
@@ -159,8 +157,11 @@ def list_cache(cache: CacheOption = None, as_json: Json = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(plain, indent=2) + "\n")
         return
+    now = datetime.now(UTC).strftime(_TIME)
     for entry in plain:
-        sys.stdout.write(f"{entry['fetched'][:10]}  {entry['sha256'][:16]}  {entry['what']}\n")
+        over = "" if (entry["until"] or now) >= now else ", STALE" if entry["kind"] == "CRL" else ", EXPIRED"
+        fetched, digest = str(entry["fetched"]), str(entry["sha256"])
+        sys.stdout.write(f"{fetched[:10]}  {digest[:16]}  {entry['what']}{over}\n")
     sys.stderr.write(f"cvmboot: {len(plain)} in {kept.folder}\n")
 
 
@@ -225,12 +226,17 @@ def clean_cache(
     sys.stderr.write(f"cvmboot: {count} removed from {kept.folder}\n")
 
 
-def _plain(piece: "Piece", path: Path) -> dict[str, str]:
+def _plain(piece: "Piece", path: Path) -> dict[str, str | None]:
+    """`until` is when a certificate ends, or the next CRL is due; `fetched` when KDS gave it."""
+    from sev.revocation import Crl
+
+    until = piece.item.next_update if isinstance(piece.item, Crl) else piece.item.not_after
     return {
         "kind": piece.kind,
         "line": piece.line.name,
         "what": str(piece),
-        "fetched": (piece.fetched or datetime.fromtimestamp(0, UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "fetched": (piece.fetched or datetime.fromtimestamp(0, UTC)).strftime(_TIME),
+        "until": None if until is None else until.astimezone(UTC).strftime(_TIME),
         "sha256": path.name[:64],
         "path": str(path),
     }

@@ -49,7 +49,7 @@ def init(file: File, output: _Output = None) -> None:
     try:
         text = commented_policy(Report.decode(evidence.report), lines.pop() if len(lines) == 1 else "")
     except SevError as error:
-        raise malformed(f"{file}: {error}") from None
+        raise malformed(file, error) from None
     if output is None or str(output) == "-":
         sys.stdout.write(text)
         return

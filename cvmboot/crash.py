@@ -1,6 +1,7 @@
 """The crash report: what a person needs to find out why the guest died."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cvmboot.assembly import Assembly
 from cvmboot.symbols import Symbols
@@ -9,6 +10,11 @@ from machine.cpu import Cpu
 from machine.errors import BadAddress
 from machine.linear import LinearMemory
 from uefi.firmware import Outcome
+
+if TYPE_CHECKING:
+    from cvmboot.unikernel import UnikernelAssembly, UnikernelSymbols
+
+    AnySymbols = Symbols | UnikernelSymbols
 
 INSTRUCTIONS = 6
 """Shown before RIP, and from it on."""
@@ -26,24 +32,28 @@ _REGISTERS = (
 )
 
 
-def report(assembly: Assembly, outcome: Outcome) -> list[str]:
+def report(assembly: "Assembly | UnikernelAssembly", outcome: Outcome) -> list[str]:
     """The lines of the report; the first one says it all. After the run, before the machine is closed."""
     computer = assembly.computer
     cpu = computer.engine.cpus[0]
     memory = computer.linear(cpu)
-    symbols = Symbols(assembly.firmware.images)
+    symbols: AnySymbols
+    symbols = Symbols(assembly.firmware.images) if isinstance(assembly, Assembly) else assembly.symbols
     rip = cpu.get(reg.RIP)
     lines = [f"the guest crashed: {outcome.text}, at RIP {_place(symbols, rip)}"]
     lines += _registers(cpu, outcome)
     lines += ["code:", *_code(memory, symbols, rip)]
     lines += ["callers:", *_callers(memory, symbols, cpu)]
     lines += [f"stack at {cpu.get(reg.RSP):#x}:", *_stack(memory, symbols, cpu.get(reg.RSP))]
-    lines += ["last service calls:", *_services(assembly)]
-    lines += ["images:", *_images(assembly)]
+    if isinstance(assembly, Assembly):
+        lines += ["last service calls:", *_services(assembly)]
+        lines += ["images:", *_images(assembly)]
+    else:
+        lines += ["program:", *(f"  {place}" for place in assembly.symbols.places())]
     return lines
 
 
-def _place(symbols: Symbols, address: int) -> str:
+def _place(symbols: "AnySymbols", address: int) -> str:
     name = symbols.describe(address)
     return f"{address:#x} ({name})" if name else f"{address:#x} (outside all images)"
 
@@ -72,7 +82,7 @@ def _read(memory: LinearMemory, address: int, size: int) -> bytes:
     return data
 
 
-def _code(memory: LinearMemory, symbols: Symbols, rip: int) -> Iterator[str]:
+def _code(memory: LinearMemory, symbols: "AnySymbols", rip: int) -> Iterator[str]:
     from capstone import CS_ARCH_X86, CS_MODE_64, Cs  # type: ignore[import-untyped]
 
     if not _read(memory, rip, 1):
@@ -97,7 +107,7 @@ def _code(memory: LinearMemory, symbols: Symbols, rip: int) -> Iterator[str]:
         yield f"  => {rip:#x}  no instruction: {_read(memory, rip, _LONGEST_INSTRUCTION).hex(' ')}"
 
 
-def _starts(symbols: Symbols, rip: int) -> Iterator[int]:
+def _starts(symbols: "AnySymbols", rip: int) -> Iterator[int]:
     """Where disassembling may begin so that it comes to RIP: the function's start, else wherever it fits."""
     _, _, offset = symbols.function(rip).rpartition("+")
     if offset.startswith("0x") and int(offset, 16) <= _LONGEST_FUNCTION:
@@ -105,7 +115,7 @@ def _starts(symbols: Symbols, rip: int) -> Iterator[int]:
     yield from range(max(rip - INSTRUCTIONS * 6, 0), rip)
 
 
-def _callers(memory: LinearMemory, symbols: Symbols, cpu: Cpu) -> list[str]:
+def _callers(memory: LinearMemory, symbols: "AnySymbols", cpu: Cpu) -> list[str]:
     rsp = cpu.get(reg.RSP)
     frames = list(_frames(memory, symbols, rsp, cpu.get(reg.RBP)))
     # A function without a frame of its own, or one that has just been entered: its return address lies on top.
@@ -119,7 +129,7 @@ def _callers(memory: LinearMemory, symbols: Symbols, cpu: Cpu) -> list[str]:
     return lines or ["  none found"]
 
 
-def _frames(memory: LinearMemory, symbols: Symbols, rsp: int, rbp: int) -> Iterator[int]:
+def _frames(memory: LinearMemory, symbols: "AnySymbols", rsp: int, rbp: int) -> Iterator[int]:
     """Return addresses along the chain of frame pointers."""
     for _ in range(CALLERS):
         pair = _read(memory, rbp, 16)
@@ -134,7 +144,9 @@ def _frames(memory: LinearMemory, symbols: Symbols, rsp: int, rbp: int) -> Itera
         rbp = following
 
 
-def _return_addresses(memory: LinearMemory, symbols: Symbols, rsp: int, words: int = _SEARCHED_WORDS) -> Iterator[int]:
+def _return_addresses(
+    memory: LinearMemory, symbols: "AnySymbols", rsp: int, words: int = _SEARCHED_WORDS
+) -> Iterator[int]:
     """Words on the stack that point behind a CALL instruction of an image."""
     data = _read(memory, rsp, 8 * words)
     for at in range(0, len(data) - 7, 8):
@@ -150,7 +162,7 @@ def _behind_call(code: bytes) -> bool:
     return code[2] == 0xE8 or any(code[-n] == 0xFF and code[1 - n] >> 3 & 7 == 2 for n in (2, 3, 4, 6, 7))
 
 
-def _stack(memory: LinearMemory, symbols: Symbols, rsp: int) -> Iterator[str]:
+def _stack(memory: LinearMemory, symbols: "AnySymbols", rsp: int) -> Iterator[str]:
     data = _read(memory, rsp, 8 * STACK_WORDS)
     if not data:
         yield "  no memory there"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cvmboot.assembly import Assembly
 from cvmboot.errors import CvmbootError
 from machine.gdb.server import GdbServer
 
@@ -27,5 +28,7 @@ def _images(machine: "PoweredMachine") -> str:
     assembly = machine.assembly
     if assembly is None:
         return "no machine\n"
+    if not isinstance(assembly, Assembly):
+        return "".join(f"{place}\n" for place in assembly.symbols.places())
     images = [image for image in assembly.firmware.images.all() if image.pages]
     return "".join(f"{image.base:#x} to {image.base + 4096 * image.pages - 1:#x} {image.name}\n" for image in images)

@@ -70,11 +70,12 @@ def _attest() -> int:
 
 
 def _verify(raw: bytes, nonce: bytes, folder: Path) -> int:
-    from cvmboot.attest import platform_certificates, print_verdict
+    from cvmboot.attest import platform_certificates
+    from cvmboot.attest_verdict import print_verdict
     from sev.appraisal import appraise
     from sev.evidence import Evidence
     from sev.report import Report
-    from sev.verify import verify
+    from sev.verifier import verify
 
     _show(
         "\nWhoever sent the nonce verifies it; making the emulated chip's certificates takes seconds the first time:\n\n"

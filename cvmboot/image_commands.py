@@ -1,6 +1,7 @@
 """`cvmboot image`: makes disk images of programs, and looks into disk images."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 from cvmboot.arguments import size_of
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.progress import progress_bar
+from cvmboot.status import SIGNALED
 
 if TYPE_CHECKING:
     from images.build import BuiltImage
@@ -108,21 +110,23 @@ def build(
     partition_size = None if esp_size is None else size_of("--esp-size", esp_size)
     added = [_source_and_destination(word) for word in add or ()]
     kernel = _kernel(linux, initrd or [], cmdline, entry)
-    with _reporting():
+    with _reporting(), _ending_on_sigterm():
         kinds = [format_for(path, format_name) for path in output]
         for path in output:
             check_output(path, force=force)
         signer = None if sign is None else _signer(sign)
-        composition = compose(
-            application,
-            size=disk_size,
-            esp_size=partition_size,
-            add=added,
-            kernel=kernel,
-            label=label,
-            signer=signer,
-            command_line=cmdline if kernel is None else "",
-        )
+        with progress_bar(f"{application.name}: reading files") as progress:
+            composition = compose(
+                application,
+                size=disk_size,
+                esp_size=partition_size,
+                add=added,
+                kernel=kernel,
+                label=label,
+                signer=signer,
+                command_line=cmdline if kernel is None else "",
+                progress=progress,
+            )
         for kind in kinds:
             kind.check_size(composition.size)
         built = []
@@ -134,7 +138,7 @@ def build(
                 with progress_bar(f"{Path(image.path).name}: SHA-256") as progress:
                     image.digests(progress)
     if as_json:
-        plain = [image.to_json() for image in built]
+        plain = [image.to_json(digests=digest) for image in built]
         sys.stdout.write(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2) + "\n")
         return
     sys.stdout.write("".join(_lines(image, digest) for image in built))
@@ -158,7 +162,7 @@ def inspect(
     from cvmboot.image_words import words
     from images.inspect import inspect as look
 
-    with _reporting(f"{image}: "), progress_bar(f"{image.name}: SHA-256") as progress:
+    with _reporting(f"{image}: "), progress_bar(f"{image.name}: reading") as progress:
         facts = look(image, signature_facts, digests=digest, progress=progress)
     sys.stdout.write(json.dumps(facts, indent=2) + "\n" if as_json else words(facts))
 
@@ -200,6 +204,16 @@ def _signer(text: str) -> "Signer":
         return Signer.load(key, certificate)
     except SigningError as error:
         raise CvmbootError(f"--sign {error}") from None
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM as Ctrl-C: what was begun is removed on the way out."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(SIGNALED + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.measure_settings import SCHEMA, Settings, digest_bytes, measuring, read_file
-from cvmboot.slow_bar import SlowBar
+from cvmboot.progress import SlowBar
 
 if TYPE_CHECKING:
     from sev.measure.explain import Kernel, Match, Search

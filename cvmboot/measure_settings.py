@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.errors import CvmbootError, UsageError
-from cvmboot.slow_bar import SlowBar
+from cvmboot.progress import SlowBar
 
 if TYPE_CHECKING:
     from sev.measure import Firmware, KernelHashes, Vmm

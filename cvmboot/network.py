@@ -10,12 +10,12 @@ from machine.errors import MachineError
 if TYPE_CHECKING:
     from cvmboot.media import Media
     from cvmboot.options import RunOptions
-    from machine.boards.pc import PcBoard
+    from machine.boards.board import Board
     from machine.computer import Computer
     from machine.net.backend import Backend
     from machine.net.pcap import Capture
 
-NICS = "virtio, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
+NICS = "virtio, virtio:strict, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
 NETWORKS = "user, user:builtin, user:passt, tap:NAME, socket:ADDRESS or none"
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _LOSS_SEED = 0x6376_6D62
@@ -31,7 +31,7 @@ def network_name(text: str) -> str:
 
 def nic_name(text: str) -> str:
     """A value of --nic. UsageError for what is none."""
-    if text in ("virtio", "virtio-legacy", "none"):
+    if text in ("virtio", "virtio:strict", "virtio-legacy", "none"):
         return text
     from machine.devices.gvnic import variant
 
@@ -51,6 +51,13 @@ def port_pair(text: str) -> tuple[int, int]:
     if len(words) != 2 or len(numbers) != 2 or not all(0 < number < 65536 for number in numbers):
         raise UsageError(f"--forward {text}: wanted HOSTPORT:GUESTPORT, such as 8080:80")
     return numbers[0], numbers[1]
+
+
+def port(text: str) -> int:
+    """A port number. UsageError for anything else."""
+    if text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536:
+        return int(text)
+    raise UsageError(f"--expose {text}: wanted a port of 127.0.0.1, 1 to 65535, such as 8000")
 
 
 def mac_address(text: str) -> bytes | str:
@@ -103,12 +110,13 @@ class Network:
         self.backend.close()
 
 
-def add_network(board: "PcBoard", options: "RunOptions", media: "Media", warn: Callable[[str], None]) -> Network | None:
+def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Callable[[str], None]) -> Network | None:
     """Plug in what the options ask for; None if that is nothing. UsageError, or CvmbootError if it cannot be had."""
     given = [
         spelling
         for spelling, value in (
             ("--forward", options.forward),
+            ("--expose", options.expose),
             ("--pcap", options.pcap),
             ("--mac", options.mac),
             ("--net-loss", options.net_loss),
@@ -125,11 +133,16 @@ def add_network(board: "PcBoard", options: "RunOptions", media: "Media", warn: C
         return None
     nic_name(nic)
     forwards = [port_pair(pair) if isinstance(pair, str) else pair for pair in _listed(options.forward)]
+    exposed = [port(number) if isinstance(number, str) else number for number in _listed(options.expose)]
     if forwards and options.net is not None and not str(options.net).startswith("user"):
         raise UsageError(f"--forward: only --net user forwards ports, not {options.net}")
-    net = options.net if options.net is not None else ("user" if forwards else "none")
+    if exposed and options.net not in (None, "user", "user:builtin"):
+        raise UsageError(f"--expose: only the built-in gateway does that, --net user, not {options.net}")
+    net = options.net if options.net is not None else ("user" if forwards or exposed else "none")
+    if exposed:
+        net = "user:builtin"
     try:
-        backend = _open(board.computer, net, forwards, warn)
+        backend = _open(board.computer, net, forwards, exposed, warn)
     except MachineError as error:
         raise CvmbootError(f"--net {net}: {error}") from None
     try:
@@ -146,7 +159,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _open(computer: "Computer", net: Any, forwards: list[tuple[int, int]], warn: Callable[[str], None]) -> "Backend":
+def _open(
+    computer: "Computer",
+    net: Any,
+    forwards: list[tuple[int, int]],
+    exposed: list[int],
+    warn: Callable[[str], None],
+) -> "Backend":
     post = computer.post
     if not isinstance(net, str):
         backend: Backend = net.plug(post)
@@ -164,11 +183,15 @@ def _open(computer: "Computer", net: Any, forwards: list[tuple[int, int]], warn:
         from machine.net.socket_link import open_link
 
         return open_link(rest, post)
-    return _open_user(computer, rest, forwards, warn)
+    return _open_user(computer, rest, forwards, exposed, warn)
 
 
 def _open_user(
-    computer: "Computer", which: str, forwards: list[tuple[int, int]], warn: Callable[[str], None]
+    computer: "Computer",
+    which: str,
+    forwards: list[tuple[int, int]],
+    exposed: list[int],
+    warn: Callable[[str], None],
 ) -> "Backend":
     """passt if it works; the built-in gateway otherwise, and where runs must be repeatable."""
     from machine.net.backend import NetworkError
@@ -187,7 +210,7 @@ def _open_user(
             warn(f"--net user: {error}; the built-in gateway is used, which forwards ports and relays DNS only")
     from machine.net.gateway import Gateway
 
-    return Gateway(computer.post, computer.clock, forwards, random=computer.random_bytes)
+    return Gateway(computer.post, computer.clock, forwards, random=computer.random_bytes, exposed=exposed)
 
 
 def _wrap(computer: "Computer", backend: "Backend", options: "RunOptions", media: "Media") -> "Backend":

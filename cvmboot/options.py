@@ -13,7 +13,7 @@ class RunOptions:
         self.memory: int = DEFAULT_MEMORY
         self.cpus: int = 1
         self.engine: str = "auto"
-        self.board: str = "uefi"
+        self.board: str = "auto"
         self.esp: Path | None = None
         self.esp_write: bool = False
         self.vars: Path | None = None
@@ -28,6 +28,7 @@ class RunOptions:
         self.nic: str | None = None
         self.net: Any = None
         self.forward: list[tuple[int, int]] = []
+        self.expose: list[int] = []
         self.pcap: Path | None = None
         self.mac: bytes | str | None = None
         self.net_loss: float = 0.0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cvmboot.trace import Event, Tracer
     from cvmboot.trace_file import TraceFile
+    from cvmboot.unikernel import UnikernelAssembly
     from machine.gdb.server import GdbServer
     from uefi.variables.store import VariableStore
 
@@ -56,7 +57,7 @@ class PoweredMachine:
         self.violated = False
         self._on_end = on_end
         self._lock = threading.Lock()
-        self._assembly: Assembly | None = None
+        self._assembly: Assembly | UnikernelAssembly | None = None
         self._stopped: Outcome | None = None
         self._variables: VariableStore | None = None
         self._media = Media()
@@ -94,7 +95,7 @@ class PoweredMachine:
         self._thread.start()
 
     @property
-    def assembly(self) -> Assembly | None:
+    def assembly(self) -> "Assembly | UnikernelAssembly | None":
         """The machine as it is now. For its own thread."""
         return self._assembly
 
@@ -107,7 +108,7 @@ class PoweredMachine:
         """Wait until the image has been loaded, or the machine has ended before that."""
         self._on.wait()
 
-    def call(self, action: "Callable[[Assembly], None]") -> None:
+    def call(self, action: "Callable[[Assembly | UnikernelAssembly], None]") -> None:
         """Have the machine's thread call `action` soon; not at all if the machine is off."""
         self._post(action)
 
@@ -134,7 +135,7 @@ class PoweredMachine:
         if self._trace_file is not None and self._trace_file.dirty:
             self._post(lambda assembly: self._flush_trace())
 
-    def _post(self, action: Callable[[Assembly], None]) -> None:
+    def _post(self, action: "Callable[[Assembly | UnikernelAssembly], None]") -> None:
         with self._lock:
             assembly = self._assembly
             if assembly is not None:
@@ -184,14 +185,29 @@ class PoweredMachine:
             if self._stopped is not None:
                 return self._stopped
 
-    def _run_once(self) -> Outcome:
-        assembly = assemble(self.options, self.console, self.warn, self._variables)
+    def _is_elf(self) -> bool:
         try:
-            self._variables = assembly.firmware.variables
+            with self.image.open("rb") as file:
+                return file.read(4) == b"\x7fELF"
+        except OSError:
+            return False  # whoever reads it next says why
+
+    def _build(self) -> "Assembly | UnikernelAssembly":
+        if self._is_elf():
+            from cvmboot import unikernel
+
+            return unikernel.assemble(self.options, self.console, self.warn, self.image, self._media)
+        return assemble(self.options, self.console, self.warn, self._variables)
+
+    def _run_once(self) -> Outcome:
+        assembly = self._build()
+        try:
             assembly.computer.await_input = lambda: self._await_input(assembly)
-            start(assembly, self.image, self.options, self._media)
-            if self._tracer is not None:
-                self._tracer.attach(assembly)
+            if isinstance(assembly, Assembly):
+                self._variables = assembly.firmware.variables
+                start(assembly, self.image, self.options, self._media)
+                if self._tracer is not None:
+                    self._tracer.attach(assembly)
             if self._gdb is not None:
                 self._gdb.stub.attach(assembly.computer)
             with self._lock:
@@ -207,26 +223,30 @@ class PoweredMachine:
             with self._lock:
                 self._assembly = None
             self.console.flush()
-            if self._tracer is not None:
-                self._tracer.finish()
-            self._check_pages(assembly)
-            if self.options.screenshot is not None:
-                self._save_screen(assembly, self.options.screenshot)
+            if isinstance(assembly, Assembly):
+                if self._tracer is not None:
+                    self._tracer.finish()
+                self._check_pages(assembly)
+                if self.options.screenshot is not None:
+                    self._save_screen(assembly, self.options.screenshot)
             assembly.close()
 
-    def _await_input(self, assembly: Assembly) -> bool:
+    def _await_input(self, assembly: "Assembly | UnikernelAssembly") -> bool:
         """Nothing but input can happen any more: wait for it where the console has a gate."""
         if not self.console.ask():
             return False
         assembly.board.input_arrived()
         return True
 
-    def _until_end(self, assembly: Assembly) -> Outcome:
+    def _until_end(self, assembly: "Assembly | UnikernelAssembly") -> Outcome:
         failure: Exception | None = None
         try:
             outcome: Outcome = assembly.computer.run()
         except TripleFault as fault:
             outcome = Outcome("crashed", text=str(fault), fault=fault.fault)
+            # Who means it takes its own interrupt table away first.
+            if assembly.board.triple_fault_ends and not assembly.computer.engine.cpus[0].table("idtr")[1]:
+                outcome = Outcome("shutdown")
         except EngineError as error:
             outcome, failure = Outcome("crashed", text=str(error)), error
         if outcome.kind == "crashed":

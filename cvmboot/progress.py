@@ -1,9 +1,10 @@
-"""A progress bar on standard error, for what takes longer than a second and only on a terminal."""
+"""A progress bar on standard error, for what usually takes no time: it appears once a second has passed."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,36 +14,45 @@ _PATIENCE = 1.0
 _INTERVAL = 0.1
 
 
-class _Bar:
-    """Appears when a second has passed and the end is not reached."""
+class SlowBar:
+    """Use as a context manager; `show(done, total)` draws. Without a thread of its own, so that who draws may fork."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *, of_bytes: bool = False) -> None:
         self._title = title
-        self._begin = time.monotonic()
-        self._next = self._begin + _PATIENCE
-        self._shown: Progress | None = None
+        self._of_bytes = of_bytes
+        self._next = time.monotonic() + _PATIENCE
+        self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def __call__(self, done: int, total: int) -> None:
+    def show(self, done: int, total: int) -> None:
+        """Tell how much is done, in any unit, or in bytes."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + _INTERVAL
-        if self._shown is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-            self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._shown.add_task(self._title, total=total)
-            self._shown.start()
+        if self._bar is None:
+            self._bar = self._made()
+            self._task = self._bar.add_task(self._title, total=total)
+            self._bar.start()
         assert self._task is not None
-        self._shown.update(self._task, completed=done, total=total)
+        self._bar.update(self._task, completed=done, total=total, refresh=True)
 
-    def close(self) -> None:
-        """Takes the bar away."""
-        if self._shown is not None:
-            self._shown.stop()
+    def _made(self) -> "Progress":
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("{task.description}"), BarColumn(), *([DownloadColumn(True)] if self._of_bytes else [])]
+        console = Console(stderr=True)
+        return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> "SlowBar":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
 
 @contextmanager
@@ -51,8 +61,5 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    bar = _Bar(title)
-    try:
-        yield bar
-    finally:
-        bar.close()
+    with SlowBar(title, of_bytes=True) as bar:
+        yield bar.show

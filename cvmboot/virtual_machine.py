@@ -170,8 +170,10 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
 
         def save(assembly: Any) -> None:
             try:
+                if not hasattr(assembly, "screen"):
+                    raise CvmbootError("a unikernel without UEFI has no screen")
                 save_png(assembly.screen, Path(path))
-            except OSError as error:
+            except (OSError, CvmbootError) as error:
                 failures.append(error)
             done.set()
 

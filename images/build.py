@@ -13,6 +13,11 @@ from images.output_file import check_output, new_file
 from images.sparse import Progress, device_sha256
 from loader.authenticode_sign import Signer
 
+__all__ = ["BuiltImage", "build", "sha256", "write"]
+
+sha256 = device_sha256
+"""SHA-256 of a whole disk: a deployment names its image by it."""
+
 
 class BuiltImage:
     """An image file that was written: `path`, `format` ("raw", "gce", ...) and the `composition` in it."""
@@ -56,9 +61,9 @@ class BuiltImage:
                     self._sha256 = device_sha256(file, progress)
         return self._sha256, self._raw_sha256
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, with both digests."""
-        file_digest, disk_digest = self.digests()
+    def to_json(self, *, digests: bool = True) -> dict[str, Any]:
+        """Plain data; without `digests` those of file and disk, which take time, are None."""
+        file_digest, disk_digest = self.digests() if digests else (None, None)
         return {
             "path": self.path,
             "format": self.format,
@@ -68,6 +73,7 @@ class BuiltImage:
             "disk_size": self.size,
             "disk_sha256": disk_digest,
             "zlib": ZLIB if self.format in {"gce", "vmdk", "qcow2"} else None,
+            "application_sha256": self.composition.application,
             "identity": self.composition.identity.hex(),
             "esp_size": self.composition.esp_size,
             "files": [{"path": path, "size": size, "sha256": digest} for path, size, digest in self.composition.files],

@@ -8,7 +8,9 @@ from struct import pack
 from images.block import BlockDevice
 from images.content import Bytes, read_program
 from images.errors import UnfitInput, VolumeFull
-from images.fat_disk import FatDisk, Identity
+from images.fat.entry import DIRECTORY_LIMIT
+from images.fat_disk import FatDisk, Identity, clusters_needed, directories_of
+from images.fat_tree import TreeEntry
 from images.file_list import FileList, loader_entry
 from images.sparse import Progress, device_sha256
 from loader import pe
@@ -23,6 +25,7 @@ LEAST_ESP = 34 << 20
 """FAT32 has at least 65,525 clusters: 33 MiB with clusters of 512 bytes, and the tables."""
 MOST_SIZE = 64 << 40
 _MIB, _GIB = 1 << 20, 1 << 30
+_AROUND = 2 * _MIB  # of a disk before and after its partition, for the tables
 _NS = 10**9
 
 
@@ -52,8 +55,10 @@ class Composition:
     `device` is a read-only BlockDevice that reads its files from the host when their blocks are asked for;
     images.sparse.nonzero_blocks(device, 512 * 1024) gives the blocks that are worth sending. `boot` is "uefi" or "bios".
     `files` are (path, size, SHA-256) of what lies on the EFI system partition; `identity` is the SHA-256 of all that
-    went in, from which the disk's GUIDs come.
+    went in, from which the disk's GUIDs come; `application` is the SHA-256 of the program as it was given.
     """
+
+    application = ""
 
     def __init__(
         self, device: BlockDevice, boot: str, identity: bytes, files: FileList, modified: int, esp_size: int = 0
@@ -99,6 +104,7 @@ def compose(
     epoch: int | None = None,
     signer: Signer | None = None,
     command_line: str = "",
+    progress: Progress | None = None,
 ) -> Composition:
     """The disk that boots `application`.
 
@@ -110,6 +116,7 @@ def compose(
     its loader entry. `size`, `esp_size` in bytes, multiples of 1 MiB; by default the partition fits what is in it, at
     least 64 MiB, and the disk is the next whole GiB. `epoch`: seconds since 1970 that all files are dated;
     by default SOURCE_DATE_EPOCH, else 1980, where FAT's time begins. `signer` signs the application for Secure Boot.
+    `progress(done, total)` is called for each file that is read for its digest.
     Nothing of the host but names and bytes gets into it: the same input gives the same disk anywhere.
 
     Raises UnfitInput (the message says what to do) if the application is no EFI image for x86-64, a name is bad or
@@ -119,10 +126,13 @@ def compose(
         name, data = "the application", application
     else:
         name, data = os.fspath(application), read_program(application)
+    given = hashlib.sha256(data).hexdigest()
     if data[:4] == b"\x7fELF":
         if list(add) or kernel is not None or esp_size is not None or signer is not None:
             raise UnfitInput(f"{name}: an ELF unikernel's disk has no file system to add files to, and nothing to sign")
-        return _bios_disk(name, data, size, command_line)
+        composition = _bios_disk(name, data, size, command_line)
+        composition.application = given
+        return composition
     if command_line:
         raise UnfitInput(
             f"{name}: an EFI application on a disk gets no command line; only kernels and ELF unikernels do"
@@ -133,14 +143,16 @@ def compose(
             data = sign(data, signer)
     except LoaderError as error:
         raise UnfitInput(f"{name}: {error}") from None
-    files = FileList()
+    files = FileList(progress)
     files.put(BOOT_PATH, Bytes(data))
     for source, destination in add:
         files.add(source, destination)
     if kernel is not None:
         loader_entry(files, kernel.linux, kernel.initrds, title=kernel.title, options=kernel.options, name=kernel.entry)
     seconds = source_date_epoch() if epoch is None else epoch
-    return _efi_disk(files, size, esp_size, label, seconds * _NS)
+    composition = _efi_disk(files, size, esp_size, label, seconds * _NS)
+    composition.application = given
+    return composition
 
 
 def _bios_disk(name: str, data: bytes, size: int | None, command_line: str) -> Composition:
@@ -160,32 +172,19 @@ def _bios_disk(name: str, data: bytes, size: int | None, command_line: str) -> C
 
 
 def _efi_disk(files: FileList, size: int | None, esp_size: int | None, label: str, modified: int) -> Composition:
-    wanted = _wanted_esp(files)
-    volume_size = esp_size if esp_size is not None else max(DEFAULT_ESP, wanted)
-    if size is None:
-        size = -(-(volume_size + 2 * _MIB) // _GIB) * _GIB
-    elif esp_size is None:
-        volume_size = max(min(volume_size, size - 2 * _MIB), 0)
-    for option, value, least in (("--esp-size", volume_size, LEAST_ESP), ("--size", size, LEAST_ESP + 2 * _MIB)):
-        if value % _MIB:
-            raise UnfitInput(f"{option} {value}: wanted whole MiB, such as {max(1, value // _MIB)}M")
-        if value < least:
-            given = (
-                f"{option} {_text(value)}" if option == "--size" or esp_size is not None else f"--size {_text(size)}"
+    tree = files.tree(modified)
+    for directory in directories_of(tree):
+        if directory.size > DIRECTORY_LIMIT:
+            raise UnfitInput(
+                f"directory {directory.entry.name or 'root'!r}: its names take {directory.size} bytes, a FAT directory has "
+                f"at most {DIRECTORY_LIMIT}; spread the files over several"
             )
-            raise UnfitInput(f"{given}: too small for FAT32; wanted {_text(LEAST_ESP + 2 * _MIB)} or more for the disk, "
-                             f"{_text(LEAST_ESP)} or more for the partition")  # fmt: skip
-    if size > MOST_SIZE:
-        raise UnfitInput(f"--size {size}: more than {MOST_SIZE >> 40} TiB; no cloud takes such a disk")
-    if volume_size + 2 * _MIB > size:
-        raise UnfitInput(
-            f"--esp-size {_text(volume_size)} does not fit on a disk of {_text(size)}; "
-            f"give --size {_text(volume_size + 2 * _MIB)} or more"
-        )
+    wanted = _wanted_esp(tree)
+    size, volume_size = _sizes(wanted, size, esp_size)
     identity = _identity(files, size, volume_size, label, modified)
     try:
         device = FatDisk(
-            files.tree(modified),
+            tree,
             Identity(_guid(identity, b"disk"), _guid(identity, b"partition"), int.from_bytes(identity[:4], "little")),
             size=size,
             volume_size=volume_size,
@@ -194,20 +193,42 @@ def _efi_disk(files: FileList, size: int | None, esp_size: int | None, label: st
         )
     except VolumeFull as error:
         advice = f"--esp-size {_text(wanted)}"
-        if size < wanted + 2 * _MIB:
-            advice += f" and --size {_text(-(-(wanted + 2 * _MIB) // _GIB) * _GIB)}"
+        if size < wanted + _AROUND:
+            advice += f" and --size {_text(-(-(wanted + _AROUND) // _GIB) * _GIB)}"
         raise UnfitInput(f"too large for the EFI system partition: {error}; give {advice} or more") from None
     return Composition(device, "uefi", identity, files, modified, volume_size)
 
 
-def _wanted_esp(files: FileList) -> int:
+def _wanted_esp(tree: TreeEntry) -> int:
     """Whole MiB that surely hold the files, with a tenth of them to spare."""
-    unit = 4096
-    content = sum(-(-item.size // unit) * unit if item is not None else unit for _, item in files)
+    content = clusters_needed(tree, 4096) * 4096
     if content > 7 * _GIB:
-        unit = 32768
-        content = sum(-(-item.size // unit) * unit if item is not None else unit for _, item in files)
+        content = clusters_needed(tree, 32768) * 32768
     return max(LEAST_ESP, -(-(content * 11 // 10 + 4 * _MIB) // _MIB) * _MIB)
+
+
+def _sizes(wanted: int, size: int | None, esp_size: int | None) -> tuple[int, int]:
+    """(disk, partition) in bytes from what was asked for, None for what was not. Raises UnfitInput."""
+    volume_size = esp_size if esp_size is not None else max(DEFAULT_ESP, wanted)
+    if size is None:
+        size = -(-(volume_size + _AROUND) // _GIB) * _GIB
+    elif esp_size is None:
+        volume_size = max(min(volume_size, size - _AROUND), 0)
+    for option, value in (("--esp-size", volume_size), ("--size", size)):
+        if value % _MIB:
+            raise UnfitInput(f"{option} {value}: wanted whole MiB, such as {max(1, value // _MIB)}M")
+    if volume_size < LEAST_ESP:
+        given = f"--size {_text(size)}" if esp_size is None else f"--esp-size {_text(esp_size)}"
+        least = _text(LEAST_ESP + _AROUND if esp_size is None else LEAST_ESP)
+        raise UnfitInput(f"{given}: too small for FAT32; wanted {least} or more")
+    if size > MOST_SIZE:
+        raise UnfitInput(f"--size {size}: more than {MOST_SIZE >> 40} TiB; no cloud takes such a disk")
+    if volume_size + _AROUND > size:
+        raise UnfitInput(
+            f"--esp-size {_text(volume_size)} does not fit on a disk of {_text(size)}; "
+            f"give --size {_text(volume_size + _AROUND)} or more"
+        )
+    return size, volume_size
 
 
 def _identity(files: FileList, size: int, volume_size: int, label: str, modified: int) -> bytes:

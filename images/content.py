@@ -9,6 +9,7 @@ from typing import Protocol
 from images.errors import ImageError, UnfitInput
 from images.fat.entry import SIZE_LIMIT
 from images.host_file import HostFile
+from images.sparse import Progress
 
 _SPAN = 1 << 20
 READ_LIMIT = 1 << 30
@@ -52,7 +53,7 @@ class Bytes:
 class FromHost:
     """A regular file of the host, read when its bytes are needed."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Reads it once for its digest. Raises UnfitInput if it cannot be read or is too large for FAT."""
         self.name = os.fspath(path)
         self._real = os.path.realpath(path)
@@ -64,6 +65,8 @@ class FromHost:
         state = hashlib.sha256()
         for offset in range(0, self.size, _SPAN):
             state.update(self.read(offset, min(_SPAN, self.size - offset)))
+            if progress is not None:
+                progress(offset, self.size)
         self.sha256 = state.digest()
         self.check()
 

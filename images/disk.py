@@ -150,7 +150,7 @@ def open_disk(path: str | os.PathLike[str], writable: bool = False, *, block_siz
     name = os.fspath(path)
     try:
         device = _device_in(file, name)
-        device.block_size = block_size or _guess_block_size(device)
+        device.block_size = block_size or guess_block_size(device)
         return Disk(device if writable else OverlayDevice(device), file)
     except (PartitionError, ContainerError, UnsupportedFormat) as error:
         file.close()
@@ -182,7 +182,8 @@ def _device_in(file: FileDevice, name: str) -> BlockSizedDevice:
     return file
 
 
-def _guess_block_size(file: BlockSizedDevice) -> int:
+def guess_block_size(file: BlockSizedDevice) -> int:
+    """Bytes of a logical block, by where the tables lie: 512, 4096, or 2048 for a CD. Leaves `block_size` changed."""
     for size in SECTOR_SIZES:
         file.block_size = size
         if gpt.has_gpt(file):

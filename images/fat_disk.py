@@ -99,6 +99,15 @@ def directories_of(root: TreeEntry) -> list[DirectoryImage]:
     return found
 
 
+def clusters_needed(root: TreeEntry, cluster_size: int) -> int:
+    """How many clusters of `cluster_size` bytes the tree takes, directories and files."""
+    needed = 0
+    for directory in directories_of(root):
+        needed += max(1, -(-directory.size // cluster_size))
+        needed += sum(-(-child.size // cluster_size) for child in directory.entry.children)
+    return needed
+
+
 def _format(
     identity: Identity, size: int, volume_size: int, label: str, cluster_size: int | None, now: int
 ) -> tuple[SketchDevice, Bpb]:

@@ -8,6 +8,7 @@ from images.content import Bytes, Content, FromHost
 from images.errors import InvalidName, NotFound, UnfitInput
 from images.fat_tree import TreeEntry
 from images.folder_scan import FolderEntry, FolderScan
+from images.sparse import Progress
 from images.tree import PATH_LIMIT, clean_name, fold
 
 MOST_FILES = 65536
@@ -16,7 +17,9 @@ MOST_FILES = 65536
 class FileList:
     """Files by their path on the volume. Case does not tell names apart, as on FAT."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
+        """`progress` is told of each file of the host while it is read for its digest."""
+        self._progress = progress
         self._files: dict[tuple[str, ...], tuple[tuple[str, ...], Content | None]] = {}
 
     def put(self, path: str, content: Content) -> None:
@@ -37,7 +40,7 @@ class FileList:
             if not Path(name).exists():
                 raise UnfitInput(f"{name}: no such file or folder; look at the name given to --add")
             into = not destination or destination[-1] in "/\\"
-            self.put(f"{destination}/{Path(name).name}" if into else destination, FromHost(name))
+            self.put(f"{destination}/{Path(name).name}" if into else destination, self.from_host(name))
             return
         try:
             scan = FolderScan(name)
@@ -46,6 +49,10 @@ class FileList:
         if scan.problems:
             raise UnfitInput(f"{name}: {scan.problems[0]}; rename or remove it, or add the files one by one")
         self._add_folder(scan.root, _parts(destination))
+
+    def from_host(self, path: str) -> FromHost:
+        """A file of the host, read once. Raises UnfitInput."""
+        return FromHost(path, self._progress)
 
     def _add_folder(self, folder: FolderEntry, parts: tuple[str, ...]) -> None:
         if parts:
@@ -56,7 +63,7 @@ class FileList:
             if child.is_dir:
                 self._add_folder(child, inner)
             else:
-                self._put(inner, FromHost(child.host))
+                self._put(inner, self.from_host(child.host))
 
     def _put(self, parts: tuple[str, ...], content: Content | None) -> None:
         """`content` None: a directory."""
@@ -110,7 +117,7 @@ def loader_entry(files: FileList, linux: str, initrds: Iterable[str], *, title: 
     lines = [f"title {title}"]
     for keyword, source in (("linux", linux), *(("initrd", one) for one in initrds)):
         path = f"/{Path(source).name}"
-        files.put(path, FromHost(source))
+        files.put(path, files.from_host(source))
         lines.append(f"{keyword} {path}")
     if options:
         lines.append(f"options {options}")

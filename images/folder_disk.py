@@ -6,7 +6,7 @@ from zlib import crc32
 
 from images.fat.table import FIRST_CLUSTER
 from images.fat_directory import DirectoryImage
-from images.fat_disk import BLOCK_SIZE, PARTITION_START, FatDisk, Identity, directories_of
+from images.fat_disk import BLOCK_SIZE, PARTITION_START, FatDisk, Identity, clusters_needed, directories_of
 from images.folder_scan import FolderScan
 
 __all__ = ["BLOCK_SIZE", "DEFAULT_ROOM", "LABEL", "PARTITION_START", "FolderDisk"]
@@ -33,7 +33,7 @@ class FolderDisk(FatDisk):
         self.problems = scan.problems
         cluster_size = next((size for limit, size in _CLUSTER_SIZES if scan.total + room <= limit), _MOST_CLUSTER)
         directories = directories_of(scan.root)
-        clusters = sum(_clusters(directory, cluster_size) for directory in directories)
+        clusters = clusters_needed(scan.root, cluster_size)
         volume_size = _volume_size(FIRST_CLUSTER + clusters + room // cluster_size, cluster_size)
         facts = _facts(directories)
         super().__init__(
@@ -44,12 +44,6 @@ class FolderDisk(FatDisk):
             label=LABEL,
             cluster_size=cluster_size,
         )
-
-
-def _clusters(directory: DirectoryImage, cluster_size: int) -> int:
-    """Clusters of the directory and the files in it."""
-    files = sum(-(-child.size // cluster_size) for child in directory.entry.children if not child.is_dir)
-    return max(1, -(-directory.size // cluster_size)) + files
 
 
 def _volume_size(clusters: int, cluster_size: int) -> int:

@@ -6,10 +6,10 @@ from typing import Any
 
 from images import gpt
 from images.bios.plan import read_plan
-from images.block import BlockDevice, FileDevice
+from images.block import BlockSizedDevice, FileDevice
 from images.cloud_rules import refusals
 from images.containers.readers import open_container
-from images.disk import Disk, Partition
+from images.disk import Disk, Partition, guess_block_size
 from images.errors import ImageError, UnsupportedFormat
 from images.fat import Entry, FatVolume
 from images.fat.bpb import looks_like_fat
@@ -23,6 +23,7 @@ SCHEMA = "cvmboot.image.inspect/1"
 _SPAN = 1 << 20
 _MOST_PROGRAM = 256 << 20
 _MOST_FILES = 65536
+_MOST_HASHED = 16 << 30  # bytes of files in all: a small image may hold a volume of terabytes of zeros
 _TYPES = {
     "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system partition",
     "0fc63daf-8483-4772-8e79-3d69d8477de4": "Linux file system",
@@ -54,8 +55,9 @@ def inspect(
             raise UnsupportedFormat(
                 f"looks like {look}; " + (f"first: {command}" if command else "wanted a disk image")
             )
-        container = open_container(file)
-        device: BlockDevice = container.device if container is not None else file
+        container = open_container(file, progress)
+        device: BlockSizedDevice = container.device if container is not None else file
+        device.block_size = guess_block_size(device)
         facts: dict[str, Any] = {
             "schema": SCHEMA,
             "path": os.fspath(path),
@@ -172,6 +174,7 @@ def _files(volume: FatVolume, signature_facts: SignatureFacts, problems: list[st
     """Every file; what is damaged is a problem of its own and does not hide the others."""
     files: list[dict[str, Any]] = []
     left = volume.total_bytes  # files that share clusters could make an endless amount of a small image
+    to_hash = _MOST_HASHED
     try:
         for count, (path, entry) in enumerate(volume.walk()):
             if count >= _MOST_FILES:
@@ -183,7 +186,10 @@ def _files(volume: FatVolume, signature_facts: SignatureFacts, problems: list[st
                 problems.append(f"{path}: the files have more bytes than the volume; they share clusters")
                 break
             left -= entry.size
+            to_hash -= entry.size
             try:
+                if to_hash < 0:
+                    raise ImageError(f"not read: the files have more than {_MOST_HASHED >> 30} GiB")
                 files.append(_file(path, entry, signature_facts))
             except ImageError as error:
                 problems.append(f"{path}: {error}")

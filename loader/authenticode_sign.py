@@ -129,11 +129,9 @@ def _signed_data(image_digest: bytes, signer: Signer) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     content = _SPC_PE_IMAGE_DATA + _tlv(_SEQUENCE, _SHA256, _tlv(_OCTET_STRING, image_digest))
-    attributes = sorted(  # DER orders what is in a SET
-        (
-            _attribute(_CONTENT_TYPE, _SPC_INDIRECT_DATA),
-            _attribute(_MESSAGE_DIGEST, _tlv(_OCTET_STRING, hashlib.sha256(content).digest())),
-        )
+    attributes = (  # DER orders what is in a SET: the shorter one first
+        _attribute(_CONTENT_TYPE, _SPC_INDIRECT_DATA),
+        _attribute(_MESSAGE_DIGEST, _tlv(_OCTET_STRING, hashlib.sha256(content).digest())),
     )
     own = signer.certificates[0]
     serial = own.serial_number

@@ -22,6 +22,8 @@ def _mixed_endian(guid: bytes) -> bytes:
     return guid[3::-1] + guid[5:3:-1] + guid[7:5:-1] + guid[8:]
 
 
+# Both byte orders are in the field; the first four bytes tell them from a version number.
+FIRST_BYTES = frozenset(form(guid)[:4] for guid in GUIDS.values() for form in (bytes, _mixed_endian))
 _NAMES = {form(guid): name for name, guid in GUIDS.items() for form in (bytes, _mixed_endian)}
 
 

@@ -6,8 +6,8 @@ by asn1crypto, because leaves have the serial number 0, which stricter readers r
 """
 
 import hashlib
-import re
 from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any
 
 from sev.emulated import EMULATED
@@ -17,8 +17,6 @@ from sev.strict_der import require_der
 from sev.tcb import KDS_NAMES, places_of
 
 LARGEST_CERTIFICATE = 0x4000
-LARGEST_INPUT = 4 << 20
-MOST_CERTIFICATES = 256
 
 ARK, ASK, ASVK, VCEK, VLEK = "ARK", "ASK", "ASVK", "VCEK", "VLEK"
 
@@ -46,12 +44,20 @@ _KNOWN_CRITICAL = {"2.5.29.15", "2.5.29.19"}
 _SALT = 48
 
 
-class Signed:
-    """What certificates and CRLs have in common: a signed part, the issuer's name, the signature."""
+class ForeignCertificate(MalformedCertificate):
+    """A certificate that is none of AMD's, by its names."""
 
-    __slots__ = ("der", "emulated", "issuer", "issuer_cn", "scheme", "signature", "tbs")
+
+class Signed:
+    """What certificates and CRLs have in common: a signed part, the issuer's name, the signature.
+
+    `sha256` is the fingerprint: SHA-256 of the DER, lower-case hex.
+    """
+
+    __slots__ = ("der", "emulated", "issuer", "issuer_cn", "scheme", "sha256", "signature", "tbs")
 
     der: bytes
+    sha256: str
     tbs: bytes
     issuer: bytes
     issuer_cn: str
@@ -132,11 +138,18 @@ class Certificate(Signed):
 
     @classmethod
     def decode(cls, der: bytes) -> "Certificate":
-        """Read one DER certificate of at most 16 KiB. MalformedCertificate for anything that is not one of AMD's kinds."""
-        from asn1crypto import x509  # type: ignore[import-untyped]
+        """Read one DER certificate of at most 16 KiB. MalformedCertificate for anything that is not one of AMD's kinds.
 
+        Who reads the same bytes again may get the same object: nothing in it changes.
+        """
         if not 0 < len(der) <= LARGEST_CERTIFICATE:
             raise MalformedCertificate(f"certificate of {len(der)} bytes; wanted 1 to {LARGEST_CERTIFICATE}")
+        return _decoded(bytes(der))
+
+    @classmethod
+    def _decode(cls, der: bytes) -> "Certificate":
+        from asn1crypto import x509  # type: ignore[import-untyped]
+
         self = cls()
         try:
             self._read(x509.Certificate.load(der, strict=True), der)
@@ -148,7 +161,7 @@ class Certificate(Signed):
 
     def _read(self, parsed: Any, der: bytes) -> None:
         tbs = parsed["tbs_certificate"]
-        self.der = bytes(der)
+        self.der, self.sha256 = der, hashlib.sha256(der).hexdigest()
         self.tbs = tbs.dump()
         self.signature = parsed["signature_value"].native
         require_der(der, self.tbs, parsed["signature_algorithm"].dump(), self.signature)
@@ -234,25 +247,15 @@ class Certificate(Signed):
             raise MalformedCertificate(f"the {self.kind} lacks the extension {oid}")
         return value
 
-    @property
-    def sha256(self) -> str:
-        """Fingerprint: SHA-256 of the DER, lower-case hex."""
-        return hashlib.sha256(self.der).hexdigest()
-
     def verifies(self, r: int, s: int, data: bytes) -> bool:
         """Whether (r, s) is this leaf's ECDSA P-384 signature with SHA-384 over `data`."""
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
         try:
-            if self._public_key is None:
-                self._public_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), self.ec_point)
-            self._public_key.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA384()))
-        except (InvalidSignature, ValueError):  # ValueError: the point is not on the curve
+            key = self._public_key
+            if key is None:
+                key = self._public_key = _p384().key(self.ec_point)
+            return _p384().verifies(key, r, s, data)
+        except ValueError:  # the point is not on the curve, or r and s are no numbers of a signature
             return False
-        return True
 
     @property
     def amd_root(self) -> bool:
@@ -261,6 +264,45 @@ class Certificate(Signed):
 
     def __repr__(self) -> str:
         return f"Certificate({self.subject_cn}, issued by {self.issuer_cn}, serial {self.serial:#x})"
+
+
+# A fleet's records bring the same few certificates again and again; 512 of them are at most 8 MiB of DER.
+@lru_cache(maxsize=512)
+def _decoded(der: bytes) -> Certificate:
+    return Certificate._decode(der)
+
+
+class _P384:
+    """ECDSA P-384 with SHA-384, its parts imported and made once: this runs for each report."""
+
+    __slots__ = ("_algorithm", "_curve", "_encode", "_from_point", "_invalid")
+
+    def __init__(self) -> None:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+        self._algorithm = ec.ECDSA(hashes.SHA384())
+        self._curve = ec.SECP384R1()
+        self._encode = encode_dss_signature
+        self._from_point = ec.EllipticCurvePublicKey.from_encoded_point
+        self._invalid = InvalidSignature
+
+    def key(self, point: bytes) -> Any:
+        return self._from_point(self._curve, point)
+
+    def verifies(self, key: Any, r: int, s: int, data: bytes) -> bool:
+        try:
+            key.verify(self._encode(r, s), data, self._algorithm)
+        except self._invalid:
+            return False
+        return True
+
+
+@cache
+def _p384() -> _P384:
+    return _P384()
 
 
 def _kind_of(subject: str, issuer: str) -> tuple[str, Line]:
@@ -276,7 +318,7 @@ def _kind_of(subject: str, issuer: str) -> tuple[str, Line]:
         line = line_named(subject.removeprefix(prefix))
         if line and subject.startswith(prefix):
             return kind, line
-    raise MalformedCertificate(f"certificate of {subject!r}; wanted a VCEK, VLEK, ASK, ASVK or ARK of AMD's")
+    raise ForeignCertificate(f"certificate of {subject[:80]!r}; wanted a VCEK, VLEK, ASK, ASVK or ARK of AMD's")
 
 
 def scheme_problem(outer: Any, inner: Any) -> str:
@@ -334,39 +376,3 @@ def _ia5(der: bytes, what: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-_PEM = re.compile(rb"-----BEGIN (CERTIFICATE|X509 CRL)-----([A-Za-z0-9+/=\s]*)-----END (CERTIFICATE|X509 CRL)-----")
-
-
-def split_certificates(data: bytes) -> list[tuple[str, bytes]]:
-    """(kind, DER) of each certificate ("CERTIFICATE") and CRL ("X509 CRL") in PEM text, or of one DER file.
-
-    PEM may have CRLF line ends, a byte order mark and text between. MalformedCertificate if there is none, or too much.
-    """
-    if len(data) > LARGEST_INPUT:
-        raise MalformedCertificate(f"{len(data)} bytes of certificates; at most {LARGEST_INPUT} are read")
-    if data[:1] == b"\x30":
-        return [("X509 CRL" if _looks_like_crl(data) else "CERTIFICATE", bytes(data))]
-    import base64
-    import binascii
-
-    found: list[tuple[str, bytes]] = []
-    for match in _PEM.finditer(data):
-        if match[1] != match[3] or len(found) >= MOST_CERTIFICATES:
-            raise MalformedCertificate(f"PEM blocks that do not pair up, or more than {MOST_CERTIFICATES}")
-        try:
-            found.append((match[1].decode(), base64.b64decode(b"".join(match[2].split()), validate=True)))
-        except binascii.Error as error:
-            raise MalformedCertificate(f"PEM block {len(found) + 1}: {error}") from None
-    if not found:
-        raise MalformedCertificate("neither DER nor PEM: no certificate found")
-    return found
-
-
-def _looks_like_crl(der: bytes) -> bool:
-    """A TBSCertificate of version 3 begins with [0], a TBSCertList with INTEGER 1."""
-    start = 4 if der[1:2] >= b"\x82" else 3 if der[1:2] == b"\x81" else 2
-    inner = der[start:]
-    start = 4 if inner[1:2] >= b"\x82" else 3 if inner[1:2] == b"\x81" else 2
-    return inner[:1] == b"\x30" and inner[start : start + 1] == b"\x02"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sev.bits import Bits
+from sev.certificates import Certificate
 from sev.product import LINES, Line, product_of, signature_of
 from sev.report import FIELDS, Report
 from sev.tcb import KDS_NAMES, Tcb
@@ -65,4 +66,26 @@ def decoded(report: Report, line: str = "") -> dict[str, Any]:
     plain["current_version"] = ".".join(map(str, report.current_version))
     plain["committed_version"] = ".".join(map(str, report.committed_version))
     plain["reserved"] = {f"{offset:#x}": data.hex() for offset, data in report.reserved.items()}
+    return plain
+
+
+def described(certificate: Certificate) -> dict[str, Any]:
+    """A certificate as plain data: its kind, names, times and what it is for."""
+    plain: dict[str, Any] = {
+        "kind": certificate.kind,
+        "line": certificate.line.name,
+        "subject": certificate.subject_cn,
+        "issuer": certificate.issuer_cn,
+        "serial": f"{certificate.serial:#x}",
+        "not_before": f"{certificate.not_before:%Y-%m-%dT%H:%M:%SZ}",
+        "not_after": f"{certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
+        "sha256": certificate.sha256,
+        "emulated": certificate.emulated,
+    }
+    if certificate.spl:
+        plain["tcb"] = {KDS_NAMES[name]: level for name, level in certificate.spl.items()}
+    if certificate.hwid:
+        plain["hwid"] = certificate.hwid.hex()
+    if certificate.csp_id:
+        plain["csp_id"] = certificate.csp_id
     return plain

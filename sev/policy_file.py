@@ -4,7 +4,8 @@ import re
 import tomllib
 from typing import Any
 
-from sev.attestation_policy import KEYS, VMPL, BadPolicy, Policy
+from sev.attestation_policy import ANY, DEFAULT_TCB_RULES, KEYS, REQUIRE, VMPL, BadPolicy, Policy
+from sev.bits import Bits
 from sev.report import Report
 from sev.tcb import KDS_NAMES, Tcb
 from sev.verdict import FAILED, Verdict
@@ -15,6 +16,10 @@ SCHEMA = "attestation_policy.schema.json"
 # tomllib's time grows with the square of a dotted key's parts, and a key stands in one line.
 MOST_DOTS = 64
 _MOST_PLACES = 30
+# Bits that a platform or a guest is the safer for.
+_SAFER = frozenset(
+    {"ECC_EN", "ALIAS_CHECK_COMPLETE", "RAPL_DIS", "CIPHERTEXT_HIDING_DRAM", "CIPHERTEXT_HIDING_DRAM_EN"}
+)
 
 
 class BadPolicyFile(BadPolicy):
@@ -149,10 +154,32 @@ def commented_policy(report: Report, line: str = "") -> str:
         "# CURRENT_VERSION: the least version of the firmware that runs.",
         f'min_firmware = "{".".join(map(str, report.current_version))}"',
         "",
+        "# COMMITTED_VERSION: the least version that the host cannot go back from.",
+        f'min_committed_firmware = "{".".join(map(str, report.committed_version))}"',
+        "",
+        "# COMMITTED_TCB, REPORTED_TCB and LAUNCH_TCB against CURRENT_TCB: at-most-current, current (the same), or any.",
+        f"tcb_relations = {_inline(DEFAULT_TCB_RULES)}",
+        "",
+        "# Bits that must be set in LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR: mitigations that the firmware has made.",
+        f'{"" if report.launch_mit_vector else "# "}launch_mitigations = "{report.launch_mit_vector:#x}"',
+        f'{"" if report.current_mit_vector else "# "}current_mitigations = "{report.current_mit_vector:#x}"',
+        "",
+        '# Bits of POLICY, what the guest allows the host: "require", "forbid" or "any". DEBUG and MIGRATE_MA are forbidden.',
+        f"guest_policy = {_inline(_rules(report.policy))}",
+        "",
+        "# Bits of PLATFORM_INFO, how the host's processor is set up. A bit without a name is written bit8 or so, and forbidden.",
+        f"platform_info = {_inline(_rules(report.platform_info))}",
+        "",
+        "# The cloud provider that a VLEK names.",
+        '# csp_id = "CN=cc-us-east-2.amazonaws.com"',
+        "",
+        "# CHIP_ID: for reports of known machines only; zeros where the host masks it.",
+        f'# chip_id = ["{report.chip_id.hex()}"]',
+        "",
         '# VMPL: 0 to 3, or "any".',
         "vmpl = 0",
         "",
-        '# The list of revoked certificates: "required", "if-present", or "off".',
+        '# The list of revoked certificates: "required", "if-present", or "off"; "required,stale-ok:30" takes an old one, too.',
         'crl = "if-present"',
         "",
         '# What is not to be asked: "debug", "migration", "reserved".',
@@ -162,9 +189,23 @@ def commented_policy(report: Report, line: str = "") -> str:
     appraise(verdict, report)
     for check in verdict.checks:
         if check.outcome == FAILED:
-            what = "vmpl" if check.name == VMPL else "allow"
+            relation = check.name.endswith(" tcb") or check.name == "committed firmware"
+            what = "vmpl" if check.name == VMPL else "tcb_relations" if relation else "allow"
             lines.append(f"# NOTE: this very report fails, see {what}: {check.reason}")
     return "\n".join(lines) + "\n"
+
+
+def _rules(bits: Bits) -> dict[str, str]:
+    """What a report's bits say, where that makes a guest's memory safer; the others may be as they like."""
+    return {
+        name: REQUIRE if is_set and name in _SAFER else ANY
+        for name, is_set in bits.named.items()
+        if name not in ("RESERVED_ONE", "DEBUG", "MIGRATE_MA")
+    }
+
+
+def _inline(table: dict[str, str]) -> str:
+    return "{ " + ", ".join(f'{name} = "{rule}"' for name, rule in table.items()) + " }"
 
 
 def _assignment(name: str, value: bytes, brackets: bool = False) -> str:

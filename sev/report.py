@@ -4,6 +4,7 @@ AMD 56860, table "ATTESTATION_REPORT Structure": 1184 bytes, of which SIGNATURE 
 has no field for are kept in `reserved`, so that encode() gives back exactly what decode() took.
 """
 
+from struct import Struct
 from typing import Any
 
 from sev.errors import MalformedReport
@@ -59,20 +60,38 @@ FIELDS: dict[str, tuple[int, int, bool, int]] = {
 }
 
 
-def _gaps(version: int) -> list[tuple[int, int]]:
-    """(offset, size) of what a version of the structure has no field for."""
-    gaps = []
-    end = 0
-    for offset, size, _, since in FIELDS.values():
-        if since > version:
-            continue
-        if offset > end:
-            gaps.append((end, offset - end))
-        end = offset + size
-    return gaps
+class _Layout:
+    """A version of the structure, to be taken apart in one go: `fields` unpacks the fields `names`, `reserved` the stretches
+    in between, which begin at `gaps` and should be `zeros`; `absent` are the fields that this version lacks, all zero."""
+
+    __slots__ = ("absent", "fields", "gaps", "names", "reserved", "zeros")
+
+    def __init__(self, version: int) -> None:
+        names, fields, gaps, reserved = [], "<", [], "<"
+        end = 0
+        for name, (offset, size, is_int, since) in FIELDS.items():
+            if since > version:
+                continue
+            if offset > end:
+                gaps.append(end)
+                reserved += f"{offset - end}s"
+                fields += f"{offset - end}x"
+            code = {1: "B", 4: "I", 8: "Q"}[size] if is_int else f"{size}s"
+            names.append(name)
+            fields += code
+            reserved += f"{size}x"
+            end = offset + size
+        self.names = tuple(names)
+        self.fields = Struct(fields)
+        self.gaps = tuple(gaps)
+        self.reserved = Struct(reserved)
+        self.zeros = self.reserved.unpack(bytes(SIZE))
+        self.absent = tuple(
+            (name, 0 if is_int else bytes(size)) for name, (_, size, is_int, since) in FIELDS.items() if since > version
+        )
 
 
-_GAPS = {version: _gaps(version) for version in range(FIRST_VERSION, LAST_KNOWN_VERSION + 1)}
+_LAYOUTS = {version: _Layout(version) for version in range(FIRST_VERSION, LAST_KNOWN_VERSION + 1)}
 
 
 class Report:
@@ -149,14 +168,19 @@ class Report:
         version = int.from_bytes(raw[:4], "little")
         if not FIRST_VERSION <= version <= LAST_TOLERATED_VERSION:
             raise MalformedReport(f"report version {version:#x}; wanted 2 to {LAST_KNOWN_VERSION}")
-        layout = min(version, LAST_KNOWN_VERSION)
-        fields: dict[str, Any] = {}
-        for name, (offset, size, is_int, since) in FIELDS.items():
-            if since <= layout:
-                part = raw[offset : offset + size]
-                fields[name] = int.from_bytes(part, "little") if is_int else bytes(part)
-        reserved = {at: bytes(raw[at : at + size]) for at, size in _GAPS[layout] if any(raw[at : at + size])}
-        return cls(reserved=reserved, **fields)
+        layout = _LAYOUTS[min(version, LAST_KNOWN_VERSION)]
+        self = cls.__new__(cls)
+        for name, value in zip(layout.names, layout.fields.unpack(raw), strict=True):
+            setattr(self, name, value)
+        for name, value in layout.absent:
+            setattr(self, name, value)
+        self.policy = GuestPolicy(self.policy)
+        self.platform_info = PlatformInfo(self.platform_info)
+        found = layout.reserved.unpack(raw)
+        self.reserved = {}
+        if found != layout.zeros:
+            self.reserved = {at: part for at, part in zip(layout.gaps, found, strict=True) if any(part)}
+        return self
 
     def encode(self) -> bytes:
         """The 1184 bytes. MalformedReport if a field is set that this version does not have."""

@@ -1,6 +1,8 @@
 """AMD's certificate revocation lists: signed by an ARK, they name revoked ASKs and ASVKs (RFC 5280, 5.1; AMD 57230)."""
 
+import hashlib
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sev.certificates import Certificate, Signed, is_emulated, scheme_problem
@@ -21,11 +23,15 @@ class Crl(Signed):
 
     @classmethod
     def decode(cls, der: bytes) -> "Crl":
-        """Read one DER CRL of at most 1 MiB. MalformedCertificate."""
-        from asn1crypto import crl  # type: ignore[import-untyped]
-
+        """Read one DER CRL of at most 1 MiB. MalformedCertificate. The same bytes may give the same object again."""
         if not 0 < len(der) <= LARGEST:
             raise MalformedCertificate(f"CRL of {len(der)} bytes; wanted 1 to {LARGEST}")
+        return _decoded(bytes(der))
+
+    @classmethod
+    def _decode(cls, der: bytes) -> "Crl":
+        from asn1crypto import crl  # type: ignore[import-untyped]
+
         self = cls()
         try:
             self._read(crl.CertificateList.load(der, strict=True), der)
@@ -37,7 +43,7 @@ class Crl(Signed):
 
     def _read(self, parsed: Any, der: bytes) -> None:
         tbs = parsed["tbs_cert_list"]
-        self.der = bytes(der)
+        self.der, self.sha256 = der, hashlib.sha256(der).hexdigest()
         self.tbs = tbs.dump()
         self.issuer = tbs["issuer"].dump()
         self.issuer_cn = str(tbs["issuer"].native.get("common_name", "nobody"))
@@ -57,3 +63,9 @@ class Crl(Signed):
     def covers(self, certificate: Certificate) -> bool:
         """Whether this is the list of the certificate's issuer."""
         return self.issuer == certificate.issuer
+
+
+# AMD has one CRL for each line, and each is below 2 KiB.
+@lru_cache(maxsize=16)
+def _decoded(der: bytes) -> Crl:
+    return Crl._decode(der)

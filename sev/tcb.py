@@ -4,6 +4,8 @@ AMD 56860, table "TCB_VERSION": Milan and Genoa keep the boot loader in byte 0, 
 Venice put FMC in front and move the rest up to bytes 0 to 3, microcode stays in 7.
 """
 
+from functools import lru_cache
+
 from sev.errors import SevError
 from sev.product import Line
 
@@ -52,8 +54,8 @@ class Tcb:
     @property
     def reserved_set(self) -> bool:
         """Whether a byte that no SPL of this line lies in is not zero."""
-        places = places_of(self.line).values()
-        return any(value for place, value in enumerate(self.raw) if place not in places)
+        raw = self.raw
+        return any(raw[4:7]) if self.line.has_fmc else any(raw[2:6])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tcb) and (self.raw, self.line) == (other.raw, other.line)
@@ -66,7 +68,13 @@ class Tcb:
         return all(mine <= theirs for mine, theirs in zip(self.raw, other.raw, strict=True))
 
     def __str__(self) -> str:
-        return " ".join(f"{KDS_NAMES[name]}={level}" for name, level in self.spl.items())
+        return _text(self.raw, self.line)
 
     def __repr__(self) -> str:
         return f"Tcb({self.line.name}: {self})"
+
+
+# The machines of a fleet have a few TCBs, and each verdict names them several times.
+@lru_cache(maxsize=1024)
+def _text(raw: bytes, line: Line) -> str:
+    return " ".join(f"{KDS_NAMES[name]}={raw[place]}" for name, place in places_of(line).items())

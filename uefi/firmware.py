@@ -1,7 +1,7 @@
 """The UEFI firmware as a whole: puts the services, tables and protocols of one machine together, and starts its first image."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine import exceptions
 from machine import registers as reg
@@ -20,11 +20,13 @@ from uefi.images import Image, Images
 from uefi.interface import Interface
 from uefi.memory_map import MemoryMap
 from uefi.nonvolatile import MonotonicCount, TimeSettings
-from uefi.pci.dma import PageSharing
 from uefi.pool import Pool
 from uefi.processor import Processor
 from uefi.runtime_services import RuntimeServices
 from uefi.status import EfiError, Status
+
+if TYPE_CHECKING:
+    from uefi.pci.dma import PageSharing
 
 LOW_RAM_END = 0xA0000
 TIMER_TICK = 10_000_000

@@ -8,9 +8,10 @@ from images.block import BlockDevice, FileDevice
 from images.containers.gunzip import GunzipStream
 from images.containers.tar import BLOCK, Member, Stream, first_member
 from images.errors import ContainerError, ImageError
-from images.sparse import GRAIN
+from images.sparse import GRAIN, Progress
 
 MOST_STORED = 1 << 40
+_SHARE = 0.75  # of the free room for temporary files that one image may take
 _SPAN = 1 << 20
 _MOST_TAIL = 64 << 20
 
@@ -49,11 +50,20 @@ class ScratchDevice(FileDevice):
             with tempfile.TemporaryFile() as file:
                 self._handle = os.dup(file.fileno())
             os.ftruncate(self._handle, size)
+            facts = os.fstatvfs(self._handle)
         except OSError as error:
             self.close()
             raise ImageError(
                 f"{self.path}: no temporary file of {size} bytes there: {error.strerror}; name another folder with TMPDIR"
             ) from None
+        self._room = int(facts.f_bavail * facts.f_frsize * _SHARE)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """BlockDevice.write(). Raises ImageError rather than fill the file system, which may be memory."""
+        self._room -= len(data)
+        if self._room < 0:
+            raise ImageError(f"{self.path}: not enough room to unpack the image; name another folder with TMPDIR")
+        super().write(offset, data)
 
 
 class TarDevice:
@@ -62,7 +72,7 @@ class TarDevice:
     read_only = True
     block_size = 512
 
-    def __init__(self, file: BlockDevice, *, compressed: bool) -> None:
+    def __init__(self, file: BlockDevice, *, compressed: bool, progress: Progress | None = None) -> None:
         """Unpacks the disk, zeros left out. Raises ContainerError, UnsupportedFormat, ImageError (no room for it)."""
         stream: Stream = GunzipStream(file) if compressed else _PlainStream(file)
         self.compressed = compressed
@@ -72,7 +82,7 @@ class TarDevice:
         self.size = self.member.size
         self._scratch = ScratchDevice(self.size)
         try:
-            self._unpack(stream)
+            self._unpack(stream, progress)
             self.others = self._count_others(stream)
         except BaseException:
             self._scratch.close()
@@ -94,7 +104,7 @@ class TarDevice:
     def flush(self) -> None:
         """Nothing to do."""
 
-    def _unpack(self, stream: Stream) -> None:
+    def _unpack(self, stream: Stream, progress: Progress | None) -> None:
         pieces = self.member.pieces
         zeros = bytes(_SPAN)
         for index in range(0, len(pieces), 2):
@@ -105,6 +115,8 @@ class TarDevice:
                 if data != zeros[: len(data)]:
                     self._put(offset, data)
                 offset, left = offset + len(data), left - len(data)
+                if progress is not None:
+                    progress(offset, self.size)
         stream.exactly(-self.member.stored % BLOCK, "the disk's padding")
 
     def _put(self, offset: int, data: bytes) -> None:

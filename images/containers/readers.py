@@ -5,6 +5,7 @@ from typing import Any
 
 from images.block import BlockDevice, BlockSizedDevice
 from images.formats import GCE, QCOW2, TAR, VHD, VMDK, container_format
+from images.sparse import Progress
 
 
 class Container:
@@ -16,24 +17,26 @@ class Container:
         self.facts = facts
 
 
-def open_container(file: BlockDevice) -> Container | None:
+def open_container(file: BlockDevice, progress: Progress | None = None) -> Container | None:
     """The disk in `file`; None if the file is no container that is read here (it may be a raw image).
+
+    `progress(done, total)` is called while a GCE image is unpacked.
 
     Raises ContainerError for a damaged one, UnsupportedFormat for a variant that is not read, ImageError where a GCE
     image cannot be unpacked for want of room.
     """
     name = container_format(file)
-    return None if name is None else _READERS[name](file)
+    return None if name is None else _READERS[name](file, progress)
 
 
-def _qcow2(file: BlockDevice) -> Container:
+def _qcow2(file: BlockDevice, _: Progress | None) -> Container:
     from images.containers.qcow2 import Qcow2Device
 
     device = Qcow2Device(file)
     return Container(QCOW2, device, {"version": device.version, "cluster_size": device.cluster_size})
 
 
-def _vmdk(file: BlockDevice) -> Container:
+def _vmdk(file: BlockDevice, _: Progress | None) -> Container:
     from images.containers.vmdk import VmdkDevice
 
     device = VmdkDevice(file)
@@ -43,17 +46,17 @@ def _vmdk(file: BlockDevice) -> Container:
     )
 
 
-def _vhd(file: BlockDevice) -> Container:
+def _vhd(file: BlockDevice, _: Progress | None) -> Container:
     from images.containers.vhd import open_vhd
 
     device = open_vhd(file)
     return Container(VHD, device, {"kind": device.kind})
 
 
-def _tar(file: BlockDevice, compressed: bool) -> Container:
+def _tar(file: BlockDevice, progress: Progress | None, compressed: bool) -> Container:
     from images.containers.gce import TarDevice
 
-    device = TarDevice(file, compressed=compressed)
+    device = TarDevice(file, compressed=compressed, progress=progress)
     member = device.member
     facts = {
         "member": member.name,
@@ -65,10 +68,10 @@ def _tar(file: BlockDevice, compressed: bool) -> Container:
     return Container(GCE if compressed else TAR, device, facts)
 
 
-_READERS: dict[str, Callable[[BlockDevice], Container]] = {
+_READERS: dict[str, Callable[[BlockDevice, Progress | None], Container]] = {
     QCOW2: _qcow2,
     VMDK: _vmdk,
     VHD: _vhd,
-    GCE: lambda file: _tar(file, True),
-    TAR: lambda file: _tar(file, False),
+    GCE: lambda file, progress: _tar(file, progress, True),
+    TAR: lambda file, progress: _tar(file, progress, False),
 }

@@ -1,16 +1,12 @@
 """The PC board: the devices that EFI programs and the operating systems behind them expect, at the places of QEMU's Q35."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from machine.boards.board import Board, Nic
 from machine.computer import Computer
 from machine.console import HostConsole
 from machine.devices import acpi_pm, debug_port, i8042, i8254, reset_control, rtc, system_control
-from machine.devices.serial16550 import Serial16550
-from machine.interrupts import i8259
-from machine.interrupts.controller import InterruptController
-from machine.interrupts.io_apic import IO_APIC_BASE, IO_APIC_SIZE
-from machine.interrupts.local_apic import APIC_BASE, APIC_SIZE
 from machine.pci import bus as pci_bus
 from machine.pci import lpc_bridge
 from machine.pci.bus import PciBus
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
     from machine.net.backend import Backend
     from machine.net.port import NetworkPort
 
-COM1 = 0x3F8
 ECAM_BASE = 0xE000_0000
 ECAM_BUSES = 256
 ELCR = 0x4D0
@@ -32,35 +27,17 @@ PCI_PORTS = range(0x6000, 0x8000)
 """What `plug_nic` hands out, within the windows that the ACPI tables state."""
 
 
-class Nic:
-    """The network device: its slot on bus 0, the port it is plugged into, its address (6 bytes), and what resets it."""
-
-    def __init__(self, slot: int, port: "NetworkPort", mac: bytes, reset: Callable[[], None]) -> None:
-        self.slot = slot
-        self.port = port
-        self.mac = mac
-        self.reset = reset
-
-
-class PcBoard:
+class PcBoard(Board):
     """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
-        self.computer = computer
-        self.console = console
-        self.nic: Nic | None = None
+        super().__init__(computer, console)
         bus, clock = computer.bus, computer.clock
 
         def reset() -> None:
             end("reset")
 
-        computer.on_idle = console.flush
-        computer.input_waiting = console.pending
-        self.interrupts = InterruptController(clock, len(computer.engine.cpus), lambda _cpu: computer.engine.kick())
         line = self.interrupts.line
-        self.serial = Serial16550(console, line(4))
-        self.serial.on_poll_empty = self._input_polled
-        bus.add_ports(COM1, 8, self.serial.read, self._effect(self.serial.write))
         self.rtc = rtc.Rtc(clock, line(8))
         bus.add_ports(rtc.PORT, rtc.PORTS, self.rtc.read, self.rtc.write)
         self.i8042 = i8042.I8042(reset, line(1))
@@ -76,7 +53,7 @@ class PcBoard:
         self.pit = i8254.I8254(clock, line(0))
         bus.add_ports(i8254.PORT, i8254.PORTS, self.pit.read, self.pit.write)
         bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
-        self._add_interrupt_controllers(computer)
+        bus.add_ports(ELCR, 2, self.interrupts.pic.read_elcr, self.interrupts.pic.write_elcr)
         self.lpc = lpc_bridge.LpcBridge(self.interrupts.set_irq, self.interrupts.set_pic_line, acpi_pm.PM_BASE)
         self.pci = PciBus(bus, self.lpc.set_pirq)
         self.reset_control = reset_control.ResetControl(lambda _cold: reset())
@@ -87,28 +64,11 @@ class PcBoard:
         self.pci.add(self.lpc, lpc_bridge.SLOT)
         bus.add_mmio(ECAM_BASE, ECAM_BUSES << 20, self.pci.read_ecam, self.pci.write_ecam)
 
-    def _add_interrupt_controllers(self, computer: Computer) -> None:
-        bus, interrupts = computer.bus, self.interrupts
-        computer.interrupts = computer.msrs.apic = interrupts
-        for base, chip, vector, cascade in (
-            (0x20, interrupts.pic.master, 0x68, 4),
-            (0xA0, interrupts.pic.slave, 0x70, 2),
-        ):
-            bus.add_ports(base, i8259.PORTS, chip.read, chip.write)
-            # As UEFI firmware leaves them: vectors that are no exceptions', and all masked. A guest that uses the I/O
-            # APIC only (TamaGo) would take the serial port's IRQ 4 as exception 4 otherwise.
-            for offset, word in ((0, 0x11), (1, vector), (1, cascade), (1, 0x01), (1, 0xFF)):
-                chip.write(computer.engine.cpus[0], offset, 1, word)
-        bus.add_ports(ELCR, 2, interrupts.pic.read_elcr, interrupts.pic.write_elcr)
-        bus.add_mmio(IO_APIC_BASE, IO_APIC_SIZE, interrupts.io_apic.read, interrupts.io_apic.write)
-        bus.add_mmio(APIC_BASE, APIC_SIZE, interrupts.read_local_apic, interrupts.write_local_apic)
-        for apic in interrupts.local_apics:
-            apic.enter_virtual_wire_mode()
-
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
         """Plug a network device in at 00:03.0; enabled, as firmware leaves it.
 
-        `kind` is "virtio", "virtio-legacy" or what `machine.devices.gvnic.variant` takes. MachineError for others.
+        `kind` is "virtio", "virtio:strict", "virtio-legacy" or what `machine.devices.gvnic.variant` takes; MachineError for
+        others.
         """
         from machine.net.port import NetworkPort
         from machine.pci import resources
@@ -124,7 +84,9 @@ class PcBoard:
     def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
         from machine.devices.virtio.net import VirtioNet
 
-        device = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post)
+        device = VirtioNet(
+            self.computer.dma(kind), port, mac, defer=self.computer.post, strict=kind.endswith(":strict")
+        )
         if kind == "virtio-legacy":
             from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport
         else:
@@ -147,24 +109,3 @@ class PcBoard:
             revision=revision,
             formats=formats,
         )
-
-    def _deliver_message(self, address: int, data: int) -> None:
-        self.interrupts.deliver_msi(address, data)
-
-    def _input_polled(self) -> None:
-        if self.console.dirty:
-            self.console.flush()
-        self.computer.idle.input_poll()
-
-    def _effect(self, write: Callable[..., None]) -> Callable[..., None]:
-        effect = self.computer.idle.effect
-
-        def wrapped(*arguments: Any) -> None:
-            effect()
-            write(*arguments)
-
-        return wrapped
-
-    def input_arrived(self) -> None:
-        """New console input: devices that interrupt for it do so. On the engine thread."""
-        self.serial.input_available()

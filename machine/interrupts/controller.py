@@ -1,4 +1,4 @@
-"""All interrupt controllers of the machine and the wires between them: 8259 pair, I/O APIC, a local APIC per processor.
+"""All interrupt controllers of the machine and the wires between them: 8259 pair, I/O APICs, a local APIC per processor.
 
 Devices drive lines and send messages; the run loop asks what a processor has to take.
 """
@@ -35,23 +35,36 @@ class InterruptController:
         self.on_init: Callable[[int], None] = lambda _: None
         self.on_startup: Callable[[int, int], None] = lambda _index, _vector: None
         self.pic = I8259Pair(self._extint_raised)
-        self.io_apic = IoApic(self._send)
-        self.local_apics = [
-            LocalApic(index, clock, self._send, self.io_apic.end_of_interrupt, self._wake) for index in range(cpus)
-        ]
+        self.io_apics = [IoApic(self._send)]
+        self.local_apics = [LocalApic(index, clock, self._send, self._level_ended, self._wake) for index in range(cpus)]
+
+    @property
+    def io_apic(self) -> IoApic:
+        """The first I/O APIC, whose inputs are GSI 0 to 23."""
+        return self.io_apics[0]
+
+    def add_io_apic(self) -> IoApic:
+        """Another I/O APIC; its inputs are the 24 GSIs that follow."""
+        self.io_apics.append(IoApic(self._send))
+        return self.io_apics[-1]
+
+    def _level_ended(self, vector: int) -> None:
+        for io_apic in self.io_apics:
+            io_apic.end_of_interrupt(vector)
 
     # What devices use
 
     def set_irq(self, irq: int, level: bool) -> None:
-        """Drive ISA IRQ 0 to 15 (at the 8259 pair and the I/O APIC alike; IRQ 0 is GSI 2 there), or GSI 16 to 23."""
+        """Drive ISA IRQ 0 to 15 (at the 8259 pair and the I/O APIC alike; IRQ 0 is GSI 2 there), or GSI 16 and up."""
         if irq < ISA_LINES:
             self.pic.set_line(irq, level)
             if irq == TIMER_GSI:
                 return  # the cascade; its I/O APIC input is the timer's
             if irq == 0:
                 irq = TIMER_GSI
-        if irq < PINS:
-            self.io_apic.set_line(irq, level)
+        which, pin = divmod(irq, PINS)
+        if which < len(self.io_apics):
+            self.io_apics[which].set_line(pin, level)
 
     def set_pic_line(self, irq: int, level: bool) -> None:
         """Drive IRQ 0 to 15 at the 8259 pair only, where PCI interrupts are routed to by the LPC bridge."""
@@ -137,14 +150,15 @@ class InterruptController:
         """Plain data for `load`."""
         return {
             "pic": self.pic.save(),
-            "io_apic": self.io_apic.save(),
+            "io_apics": [io_apic.save() for io_apic in self.io_apics],
             "local_apics": [apic.save() for apic in self.local_apics],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over the saved state of as many processors. Load the clock before and the devices after."""
         self.pic.load(state["pic"])
-        self.io_apic.load(state["io_apic"])
+        for io_apic, saved in zip(self.io_apics, state["io_apics"], strict=True):
+            io_apic.load(saved)
         for apic, saved in zip(self.local_apics, state["local_apics"], strict=True):
             apic.load(saved)
 

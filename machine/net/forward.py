@@ -1,4 +1,4 @@
-"""Inbound TCP: a listening socket of the host's, and a connection to the guest for each one that it accepts."""
+"""TCP bridges between sockets of the host's and connections of the guest's, and listening sockets that make them."""
 
 import socket
 from collections.abc import Callable
@@ -34,10 +34,16 @@ def listen(port: int) -> socket.socket:
 
 
 class Bridge:
-    """One connection: the host's socket on one side, our TCP towards the guest on the other."""
+    """One connection: the host's socket on one side, our TCP towards the guest on the other. `syn` is the guest's, if it asks."""
 
     def __init__(
-        self, client: socket.socket, tcp: TcpConnection, poller: Poller, clock: Clock, on_end: Callable[[], None]
+        self,
+        client: socket.socket,
+        tcp: TcpConnection,
+        poller: Poller,
+        clock: Clock,
+        on_end: Callable[[], None],
+        syn: Segment | None = None,
     ) -> None:
         self.tcp = tcp
         self._client: socket.socket | None = client
@@ -48,7 +54,10 @@ class Bridge:
         self._client_finished = False
         self._told_client = False
         self._watched = 0
-        tcp.open()
+        if syn is None:
+            tcp.open()
+        else:
+            tcp.accept(syn)
         self._after()
 
     def segment_arrived(self, segment: Segment) -> None:

@@ -1,11 +1,12 @@
-"""The built-in user network: a gateway at 10.0.2.2 with ARP, ICMP echo, DHCP, DNS relay and inbound TCP.
+"""The built-in user network: a gateway at 10.0.2.2 with ARP, ICMP echo, DHCP, DNS relay, and TCP to and from the host.
 
 The guest is 10.0.2.15/24, the gateway and DHCP server 10.0.2.2, the DNS server 10.0.2.3 (queries to any address are
-relayed). There is no way out: other packets are answered with RST or "unreachable".
+relayed). Ports of the host's that were exposed are the gateway's. There is no other way out: packets are answered with RST
+or "unreachable".
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from machine.clock import Clock
@@ -13,6 +14,7 @@ from machine.net import dhcp, dns_relay, packets
 from machine.net.backend import MINIMUM_FRAME, Backend
 from machine.net.dhcp import DhcpServer
 from machine.net.dns_relay import DnsRelay
+from machine.net.expose import Exposed
 from machine.net.forward import MAXIMUM_CONNECTIONS, Bridge, Forward, listen
 from machine.net.packets import Arp, Ipv4, PacketError, Segment, Udp
 from machine.net.poller import Poller
@@ -32,6 +34,8 @@ _WAITING_FOR_ARP = 64
 class Gateway(Backend):
     """`forwards` are (host port, guest port); host port 0 takes any, see `ports`. `post` has the engine thread call.
 
+    `exposed` are ports of the host's 127.0.0.1 that the guest reaches at 10.0.2.2.
+
     `resolvers` are (address, port), by default the host's. Raises NetworkError if a port cannot be had.
     """
 
@@ -42,12 +46,14 @@ class Gateway(Backend):
         forwards: Sequence[tuple[int, int]] = (),
         resolvers: list[tuple[str, int]] | None = None,
         random: Callable[[int], bytes] = bytes,
+        exposed: Collection[int] = (),
     ) -> None:
         super().__init__()
         self._clock = clock
         self._random = random
         self._poller = Poller(post)
         self._dns = DnsRelay(self._poller, clock, resolvers)
+        self._exposed = Exposed(exposed, self._poller, self._serve, self._refuse)
         self._dhcp = DhcpServer(GATEWAY, GUEST, MASK, GATEWAY, DNS)
         self._macs: dict[bytes, bytes] = {}
         self._waiting: list[Ipv4] = []
@@ -77,6 +83,7 @@ class Gateway(Backend):
         for bridge in list(self._bridges.values()):
             bridge.close()
         self._forwards.clear()
+        self._exposed.close()
         self._dns.close()
         self._poller.close()
 
@@ -162,13 +169,22 @@ class Gateway(Backend):
             if bridge is not None:
                 bridge.segment_arrived(segment)
                 return
-        if segment.flags & packets.RST:
-            return
+            if segment.flags & (packets.SYN | packets.ACK | packets.RST | packets.FIN) == packets.SYN:
+                self._exposed.connect(segment)
+                return
+        if not segment.flags & packets.RST:
+            self._reset(packet.destination, packet.source, segment)
+
+    def _reset(self, destination: bytes, source: bytes, segment: Segment) -> None:
+        """Answer a segment that belongs to no connection (RFC 9293, 3.10.7.1)."""
         seq, ack, flags = 0, segment.seq + segment.length & 0xFFFFFFFF, packets.RST | packets.ACK
         if segment.flags & packets.ACK:
             seq, ack, flags = segment.ack, 0, packets.RST
         reset = Segment(segment.destination, segment.source, seq, ack, flags, 0)
-        self._route(reset.pack(packet.destination, packet.source))
+        self._route(reset.pack(destination, source))
+
+    def _refuse(self, syn: Segment) -> None:
+        self._reset(GATEWAY, GUEST, syn)
 
     # -- to the guest
 
@@ -180,13 +196,22 @@ class Gateway(Backend):
             self._step_port()
         key = (self._next_port, guest_port)
         self._step_port()
-        first = int.from_bytes(self._random(4), "big")
-        tcp = TcpConnection(
-            key[0], guest_port, first, self._clock.now, lambda segment: self._route(segment.pack(GATEWAY, GUEST))
-        )
-        bridge = Bridge(client, tcp, self._poller, self._clock, lambda: self._forget(key))
-        self._bridges[key] = bridge
+        self._bridge(key, client)
         return True
+
+    def _serve(self, client: socket.socket, syn: Segment) -> None:
+        """The host has accepted a connection of the guest's."""
+        key = (syn.destination, syn.source)
+        if len(self._bridges) >= MAXIMUM_CONNECTIONS or key in self._bridges:
+            client.close()
+            self._refuse(syn)
+        else:
+            self._bridge(key, client, syn)
+
+    def _bridge(self, key: tuple[int, int], client: socket.socket, syn: Segment | None = None) -> None:
+        first = int.from_bytes(self._random(4), "big")
+        tcp = TcpConnection(*key, first, self._clock.now, lambda segment: self._route(segment.pack(GATEWAY, GUEST)))
+        self._bridges[key] = Bridge(client, tcp, self._poller, self._clock, lambda: self._forget(key), syn)
 
     def _step_port(self) -> None:
         self._next_port = self._next_port + 1 if self._next_port < _LAST_PORT else _FIRST_PORT

@@ -13,7 +13,7 @@ PROGRAM = "passt"
 _ARGUMENTS = (
     *("--foreground", "--quiet", "--ipv4-only", "--address", "10.0.2.15", "--netmask", "255.255.255.0"),
     *("--gateway", "10.0.2.2", "--mac-addr", "52:55:0a:00:02:02", "--dns-forward", "10.0.2.3", "--mtu", "1500"),
-    *("--udp-ports", "none"),
+    *("--udp-ports", "none", "--no-map-gw"),
 )
 _START_SECONDS = 5.0
 _PROBE_MAC = bytes.fromhex("525500000001")

@@ -1,4 +1,4 @@
-"""One TCP connection, opened from this side (RFC 9293, 6298, 5681, 6582): segments in, segments out, no sockets.
+"""One TCP connection, opened from either side (RFC 9293, 6298, 5681, 6582): segments in, segments out, no sockets.
 
 What there is: handshake, MSS and window scale, in-order delivery with a small store for what came early, retransmission with
 measured timeouts, fast retransmit, slow start, zero window probes, delayed acknowledgements, FIN both ways, RST.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from machine.net.packets import ACK, FIN, PSH, RST, SYN, Segment
 
-SYN_SENT, OPEN, LINGERING, CLOSED = "syn-sent", "open", "lingering", "closed"
+SYN_SENT, SYN_RECEIVED, OPEN, LINGERING, CLOSED = "syn-sent", "syn-received", "open", "lingering", "closed"
 """LINGERING is TIME-WAIT: both sides have finished, and a lost last acknowledgement may be asked for again."""
 
 SEND_BUFFER = RECEIVE_BUFFER = 256 << 10
@@ -92,6 +92,18 @@ class TcpConnection:
         self._timed = (self._nxt, self._now())
         self._retransmit_at = self._now() + self._timeout
 
+    def accept(self, syn: Segment) -> None:
+        """Answer the peer's SYN, in place of `open`; the connection is open once the peer acknowledges that."""
+        self._learn(syn)
+        self.state = SYN_RECEIVED
+        self._answer_syn()
+        self._nxt = self._max = self._una + 1 & _MASK
+        self._timed = (self._nxt, self._now())
+        self._retransmit_at = self._now() + self._timeout
+
+    def _answer_syn(self) -> None:
+        self._emit(SYN | ACK, self._una, mss=OUR_MSS, scale=self._scale or None)
+
     @property
     def room(self) -> int:
         """Bytes that `write` takes now."""
@@ -153,6 +165,8 @@ class TcpConnection:
         if self.state is SYN_SENT:
             self._answer_to_syn(segment)
             return
+        if self.state is SYN_RECEIVED and not self._acknowledges_syn(segment):
+            return
         if not self._acceptable(segment):
             if not segment.flags & RST:
                 self._acknowledge()
@@ -182,20 +196,45 @@ class TcpConnection:
             return
         if not flags & SYN:
             return
-        self._rcv_nxt = segment.seq + 1 & _MASK
-        self._una = segment.ack
-        self._measure(segment.ack)
-        self._mss = max(min(segment.mss or DEFAULT_MSS, OUR_MSS), LEAST_MSS)
-        if segment.scale is not None:
-            self._peer_scale, self._scale = segment.scale, _SCALE
-        self._peer_window = segment.window
-        self._window_seq, self._window_ack = segment.seq, segment.ack
+        self._learn(segment)
+        self._window_ack = segment.ack
+        self._opened(segment.ack)
+        self._acknowledge()
+        self._send_pending()
+
+    def _learn(self, syn: Segment) -> None:
+        """What the peer's SYN tells (RFC 9293, 3.7.1; RFC 7323, 2)."""
+        self._rcv_nxt = syn.seq + 1 & _MASK
+        self._mss = max(min(syn.mss or DEFAULT_MSS, OUR_MSS), LEAST_MSS)
+        if syn.scale is not None:
+            self._peer_scale, self._scale = syn.scale, _SCALE
+        self._peer_window = syn.window
+        self._window_seq = syn.seq
         self._congestion_window = 10 * self._mss
+
+    def _opened(self, ack: int) -> None:
+        """Our SYN was acknowledged."""
+        self._una = ack
+        self._measure(ack)
         self._tries = 0
         self._retransmit_at = None
         self.state = OPEN
-        self._acknowledge()
-        self._send_pending()
+
+    def _acknowledges_syn(self, segment: Segment) -> bool:
+        """Whether a segment, which may go on to carry data, opens the connection that the peer has asked for."""
+        flags = segment.flags
+        if flags & RST:
+            if segment.seq == self._rcv_nxt:
+                self._close("reset by the guest")
+        elif flags & SYN:
+            self._answer_syn()
+        elif flags & ACK and segment.ack != self._nxt:
+            self._send(Segment(self.source, self.destination, segment.ack, 0, RST, 0))
+        elif flags & ACK:
+            self._window_ack = segment.ack
+            self._opened(segment.ack)
+            return True
+        return False
 
     def _acceptable(self, segment: Segment) -> bool:
         """Whether any of it lies in the receive window (RFC 9293, table 6)."""
@@ -396,13 +435,16 @@ class TcpConnection:
     def _timed_out(self) -> None:
         self._tries += 1
         self._timeout = min(2 * self._timeout, LONGEST_TIMEOUT)
-        if self._tries > (SYN_TRIES if self.state is SYN_SENT else TRIES):
+        if self._tries > (SYN_TRIES if self.state in (SYN_SENT, SYN_RECEIVED) else TRIES):
             self.abort("the guest does not answer")
             return
         self._retransmit_at = self._now() + self._timeout
         if self.state is SYN_SENT:
             self._timed = None
             self._emit(SYN, self._una, mss=OUR_MSS, scale=_SCALE)
+        elif self.state is SYN_RECEIVED:
+            self._timed = None
+            self._answer_syn()
         elif not self._peer_window and self._out:
             # A probe of one byte. A peer that answers keeps its window closed for as long as it likes (3.8.6.1).
             self._emit(ACK, self._una, bytes(self._out[:1]))

@@ -128,6 +128,17 @@ static BOOLEAN wait_for_packet(EFI_SIMPLE_NETWORK_PROTOCOL *net) {
     return FALSE;
 }
 
+/* The same by WaitForEvent, with a timer as the second event. */
+static BOOLEAN wait_for_first_packet(EFI_SIMPLE_NETWORK_PROTOCOL *net) {
+    EFI_EVENT events[2] = { net->WaitForPacket, NULL };
+    UINTN index = 1;
+    if (EFI_ERROR(BS->CreateEvent(EVT_TIMER, 0, NULL, NULL, &events[1]))) return FALSE;
+    BS->SetTimer(events[1], TimerRelative, 20000000);
+    EFI_STATUS status = BS->WaitForEvent(2, events, &index);
+    BS->CloseEvent(events[1]);
+    return status == EFI_SUCCESS && index == 0;
+}
+
 /* An ARP request for 10.0.2.2 from 10.0.2.15; the header is left to Transmit. */
 static void ask(EFI_SIMPLE_NETWORK_PROTOCOL *net) {
     static const UINT8 head[] = { 0, 1, 8, 0, 6, 4, 0, 1 }, from[] = { 10, 0, 2, 15 }, to[] = { 10, 0, 2, 2 };
@@ -157,7 +168,7 @@ static void check_answer(EFI_SIMPLE_NETWORK_PROTOCOL *net) {
     UINT16 protocol = 0;
     EFI_MAC_ADDRESS source, destination;
     ask(net);
-    if (!check(wait_for_packet(net), L"WaitForPacket is signaled")) return;
+    if (!check(wait_for_first_packet(net), L"WaitForEvent sees WaitForPacket signaled")) return;
     net->GetStatus(net, &interrupts, NULL);
     check((interrupts & EFI_SIMPLE_NETWORK_RECEIVE_INTERRUPT) != 0, L"GetStatus tells of a frame");
     check_status(net->Receive(net, NULL, NULL, received, NULL, NULL, NULL), EFI_INVALID_PARAMETER,

@@ -143,6 +143,31 @@ static void check_bar_accesses(EFI_PCI_IO_PROTOCOL *pci, UINT8 bar) {
     check_status(pci->Flush(pci), EFI_SUCCESS, L"Flush");
 }
 
+static EFI_PCI_IO_PROTOCOL *polled;
+static UINT8 polled_bar;
+static EFI_STATUS poll_status;
+
+static void poll_in_notification(EFI_EVENT event, void *context) {
+    (void)event;
+    UINT64 result;
+    poll_status = polled->PollMem(polled, EfiPciIoWidthUint32, polled_bar, 0, 0, 1, 20000, &result);
+    count_notify(event, context);
+}
+
+/* A service that waits, inside of a notification that interrupts a service that waits. */
+static void check_waiting_in_notification(EFI_PCI_IO_PROTOCOL *pci, UINT8 bar) {
+    EFI_EVENT event;
+    UINTN count = 0;
+    polled = pci, polled_bar = bar, poll_status = EFI_SUCCESS;
+    if (EFI_ERROR(BS->CreateEvent(EVT_TIMER | EVT_NOTIFY_SIGNAL, TPL_CALLBACK, poll_in_notification, &count, &event)))
+        return;
+    BS->SetTimer(event, TimerRelative, 50000);
+    BS->Stall(40000);
+    check_equal(count, 1, L"a notification ran during Stall");
+    check_status(poll_status, EFI_TIMEOUT, L"PollMem in it");
+    BS->CloseEvent(event);
+}
+
 static void check_dma(EFI_PCI_IO_PROTOCOL *pci) {
     EFI_PHYSICAL_ADDRESS device = 1;
     UINT8 *buffer = NULL, small[64];
@@ -202,7 +227,10 @@ void check_pci_io(void) {
         check_configuration_space(pci);
         check_attributes(pci);
         check_dma(pci);
-        if (bar < 6) check_bar_accesses(pci, bar);
+        if (bar < 6) {
+            check_bar_accesses(pci, bar);
+            check_waiting_in_notification(pci, bar);
+        }
     }
     BS->FreePool(handles);
 }

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from sev.certificates import ARK, ASK, ASVK, LARGEST_CERTIFICATE, VCEK, VLEK, Certificate, split_certificates
+from sev.certificate_files import split_certificates
+from sev.certificates import ARK, ASK, ASVK, LARGEST_CERTIFICATE, VCEK, VLEK, Certificate
 from sev.collateral.errors import KdsBusy, KdsError, KdsNotFound, KdsUnreachable
 from sev.collateral.pieces import LeafKey
 from sev.errors import SevError

@@ -4,7 +4,7 @@
     found = resolver.complete(evidence)                                 # adds to evidence.certificates and evidence.crls
     found.problem                                                       # why something is missing, and what to do; or ""
 
-Trust is none of its business: it looks for certificates that fit together, and sev.verify decides what they are worth.
+Trust is none of its business: it looks for certificates that fit together, and sev.verifier decides what they are worth.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256, sha384
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from sev.measure.errors import MalformedFirmware, MeasureError
 from sev.measure.firmware import SECTION_KERNEL_HASHES, Firmware
@@ -23,6 +24,9 @@ from sev.measure.processors import HOSTS, MODELS, names_of
 from sev.measure.snp import add_metadata, add_processors, firmware_digest, processors, svsm_processors
 from sev.measure.vmm import QEMU, VMMS, Vmm
 from sev.measure.vmsa import RESET_VECTOR, svsm_vmsa_page, vmsa_page
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
 
 MOST_PROCESSORS_TRIED = 512
 SHA256_SIZE = 32
@@ -220,12 +224,18 @@ class Search:
         def each() -> Generator[_Result, None, None]:
             yield from map(self._with_features, first)
             fork = multiprocessing.get_context("fork")
-            pool = ProcessPoolExecutor(workers, fork, _begin_work, (self,))
+            try:
+                over = fork.Event()
+                pool = ProcessPoolExecutor(workers, fork, _begin_work, (self, over))
+            except (ImportError, OSError):  # a host without POSIX semaphores
+                yield from map(self._with_features, rest)
+                return
             try:
                 yield from pool.map(_work, rest)
             except BrokenProcessPool:
                 raise MeasureError("the search lost one of its processes; is there enough memory?") from None
             finally:
+                over.set()
                 pool.shutdown(cancel_futures=True)
 
         results = each()
@@ -234,10 +244,15 @@ class Search:
         finally:
             results.close()  # ends the workers
 
-    def _with_features(self, value: GuestFeatures) -> _Result:
-        """How many combinations were tried with these guest features, and the first that gives the digest."""
+    def _with_features(self, value: GuestFeatures, over: Callable[[], bool] = lambda: False) -> _Result:
+        """How many combinations were tried with these guest features, and the first that gives the digest.
+
+        Ends early, with an answer for nobody, when `over` says that the search is.
+        """
         tried = 0
         for vmm, signature, boot, others in self._processors(value):
+            if over():
+                break
             first, rest = sha384(boot).digest(), sha384(others).digest()
             for index in range(len(self.kernels)):
                 prefix = self._prefixes[vmm.name, index]
@@ -275,18 +290,19 @@ class Search:
         return None
 
 
-_searching: Search
-"""In a worker: what it takes part in."""
+_searching: tuple[Search, Callable[[], bool]]
+"""In a worker: what it takes part in, and whether that is over."""
 
 
-def _begin_work(search: Search) -> None:
+def _begin_work(search: Search, over: "Event") -> None:
     global _searching  # noqa: PLW0603
     signals.signal(signals.SIGINT, signals.SIG_IGN)  # Ctrl-C is for the process that waits
-    _searching = search
+    _searching = search, over.is_set
 
 
 def _work(value: GuestFeatures) -> _Result:
-    return _searching._with_features(value)
+    search, over = _searching
+    return search._with_features(value, over)
 
 
 def _count_processors(prefix: bytes, first: bytes, rest: bytes, wanted: bytes, most: int) -> int | None:

@@ -7,13 +7,13 @@ import pty
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import COMMAND, SAMPLES, Run
 
 from cvmboot.cli import main
 
@@ -27,7 +27,10 @@ class Done(NamedTuple):
 
 
 Image = Callable[..., Done]
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
+COMMAND = [sys.executable, "-m", "cvmboot"]
+SAMPLES = Path(__file__).parents[2] / "samples" / "built"
 HELLO = SAMPLES / "hello.efi"
 UNIKERNEL = SAMPLES / "unikernel_pvh.elf"
 BOOT = "\\EFI\\BOOT\\BOOTX64.EFI"
@@ -139,6 +142,44 @@ def test_signing(image: Image, tmp_path: Path) -> None:
         assert not (tmp_path / "t.raw").exists()
 
 
+def test_what_was_signed_here_starts_under_secure_boot(cvmboot: Run, image: Image, tmp_path: Path) -> None:
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+    from cryptography.x509.oid import NameOID
+
+    from uefi import guids
+    from uefi.guids import Guid
+    from uefi.security import signature_lists
+    from uefi.security.signature_lists import Signature, SignatureList
+    from uefi.time import EfiTime
+    from uefi.variables.nv_file import NvFile
+    from uefi.variables.variable import Variable
+
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "owner")])
+    now = datetime.datetime(2026, 1, 1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7).not_valid_before(now).not_valid_after(now)
+    certificate = builder.sign(key, SHA256())
+    (tmp_path / "db.key").write_bytes(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "db.crt").write_bytes(certificate.public_bytes(Encoding.DER))
+    data = signature_lists.build(
+        [SignatureList(guids.CERT_X509, [Signature(Guid(bytes(16)), certificate.public_bytes(Encoding.DER))])]
+    )
+    kinds = {"PK": guids.GLOBAL_VARIABLE, "KEK": guids.GLOBAL_VARIABLE, "db": guids.IMAGE_SECURITY_DATABASE}
+    variables = [Variable(name, guid, 0x27, data, time=EfiTime(2026, 1, 1)) for name, guid in kinds.items()]
+    NvFile(tmp_path / "vars.json").save(variables)
+    for name, words in (("signed", ("--sign", f"{tmp_path}/db.key,{tmp_path}/db.crt")), ("unsigned", ())):
+        assert image("build", HELLO, "-o", tmp_path / f"{name}.raw", "--size", "64M", *words).returncode == 0
+        done = cvmboot("run", tmp_path / f"{name}.raw", "--vars", tmp_path / "vars.json")
+        assert done.returncode == (name == "unsigned")
+        assert (b"Hello from" in done.stdout) == (name == "signed")
+        assert (b"Secure Boot" in done.stderr) == (name == "unsigned")
+
+
 def test_a_tampered_program_is_seen(image: Image, tmp_path: Path) -> None:
     """Its signature is a good one of another image."""
     import datetime
@@ -164,8 +205,10 @@ def test_a_tampered_program_is_seen(image: Image, tmp_path: Path) -> None:
 
 
 def test_an_elf_unikernel(image: Image, tmp_path: Path) -> None:
-    done = image("build", UNIKERNEL, "-o", tmp_path / "u.tar.gz", "--cmdline", "a b", "--json")
-    assert json.loads(done.stdout)["boot"] == "bios"
+    done = image("build", UNIKERNEL, "-o", tmp_path / "u.tar.gz", "--cmdline", "a b", "--json", "--no-digest")
+    plain = json.loads(done.stdout)
+    assert (plain["boot"], plain["sha256"], plain["disk_sha256"]) == ("bios", None, None)
+    assert plain["application_sha256"] == hashlib.sha256(UNIKERNEL.read_bytes()).hexdigest()
     facts = json.loads(image("inspect", tmp_path / "u.tar.gz", "--json")[1])
     assert (facts["boot"], facts["scheme"], facts["problems"]) == ("bios", "mbr", [])
     assert (facts["bios_program"]["command_line"], facts["bios_program"]["entry_kind"]) == ("a b", "pvh")
@@ -230,7 +273,8 @@ def test_an_existing_file_is_kept_without_force(image: Image, tmp_path: Path) ->
     assert (tmp_path / "x.raw").stat().st_size == 64 << 20
 
 
-def test_interrupted_it_leaves_nothing(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_leaves_nothing(command: list[str], tmp_path: Path, number: int, status: int) -> None:
     with (tmp_path / "large").open("wb") as file:
         for _ in range(8):
             file.write(os.urandom(16 << 20))
@@ -242,8 +286,8 @@ def test_interrupted_it_leaves_nothing(command: list[str], tmp_path: Path) -> No
     deadline = time.monotonic() + 60
     while not any((tmp_path / "out").iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(number)
+    assert process.wait(60) == status
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -46,6 +46,11 @@ def free_port() -> int:
         (["--mac", "52:54:00:00:00:01"], b"--nic virtio"),
         (["--net-loss", "5%"], b"--nic virtio"),
         (["--nic", "none", "--net", "user"], b"--nic none"),
+        (["--net", "user", "--expose", "0"], b"--expose 0"),
+        (["--net", "user", "--expose", "8000:80"], b"--expose 8000:80"),
+        (["--net", "none", "--expose", "8000"], b"--net user"),
+        (["--net", "user:passt", "--expose", "8000"], b"built-in"),
+        (["--nic", "none", "--expose", "8000"], b"--nic virtio"),
     ],
 )
 def test_wrong_usage(cvmboot, sample, words, said):
@@ -150,6 +155,7 @@ def test_web_page_and_ssh_console(guest, nic, tmp_path):
 
 
 @pytest.mark.guests
+@pytest.mark.slow
 def test_a_bad_network_slows_and_breaks_nothing(guest):
     port = free_port()
     with started(guest, net="user:builtin", forward=f"{port}:80", net_loss="5%", net_delay="5ms") as vm:
@@ -160,6 +166,7 @@ def test_a_bad_network_slows_and_breaks_nothing(guest):
 
 
 @pytest.mark.guests
+@pytest.mark.slow
 def test_passt_where_it_works(guest):
     if shutil.which("passt") is None:
         pytest.skip("passt is not installed")

@@ -34,7 +34,6 @@ class BootServer:
 
     def __init__(self, hub: Hub, files: Mapping[str, bytes]) -> None:
         self.asked: list[str] = []
-        self.pinged = 0
         self.files = dict(files)
         self._transfers: dict[int, _Transfer] = {}
         self._dhcp = DhcpServer(SERVER, CLIENT, MASK, SERVER, SERVER)
@@ -77,7 +76,6 @@ class BootServer:
         if packet.protocol == packets.PROTOCOL_ICMP:
             reply = packets.icmp_echo_reply(packet.payload)
             if reply is not None and packet.destination == SERVER:
-                self.pinged += 1
                 self._send(Ipv4(SERVER, packet.source, packets.PROTOCOL_ICMP, reply))
         elif packet.protocol == packets.PROTOCOL_UDP:
             datagram = Udp.parse(packet)

@@ -1,4 +1,4 @@
-"""Run in a network namespace by tests: `python network_namespaces.py dns|passt|tap IMAGE NIC`. What fails is an AssertionError.
+"""Run in a network namespace by tests: `python network_namespaces.py FUNCTION [IMAGE NIC]`. What fails is an AssertionError.
 
 The namespace has no way out, so that nothing here depends on the network of who runs the tests.
 """
@@ -14,8 +14,14 @@ from pathlib import Path
 from network_sessions import PATIENCE, page, ssh, up
 from scapy.layers.dns import DNS, DNSRR
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from cvmboot import VirtualMachine
+from machine.net.gateway import GATEWAY
+from machine.net.packets import ARP_REQUEST, SYN, Segment
+from machine.net.passt import PasstBackend
 from machine.net.tap import TapBackend
+from tests.machine.net.network_harness import Loop, PacketGuest
 
 NAME, ADDRESS = "unikernel.test", "192.0.2.77"
 PUBLIC_RESOLVER = "8.8.8.8"
@@ -78,13 +84,56 @@ def dns(image: str, nic: str) -> None:
             look_up(vm, nic, 2222)
 
 
-def passt(image: str, nic: str) -> None:
-    """With a default route passt itself serves: connections in, and datagrams out to an address that the host has."""
+def way_out() -> TapBackend:
+    """Give the namespace a default route, without which passt does not start."""
     ip("link set lo up")
     outside = TapBackend(lambda action: None, "outside")  # an interface that somebody holds has a carrier
     ip("addr add 198.51.100.7/24 dev outside")
     ip("link set outside up")
     ip("route add default via 198.51.100.1")
+    return outside
+
+
+def loopback() -> None:
+    """What listens on the host's loopback is not the guest's, not at the gateway's address either, as passt would have it."""
+    outside = way_out()
+    ip("addr add 198.51.100.8/32 dev lo")
+    loop, flags = Loop(), {}
+    backend = PasstBackend(loop.post, [])
+    guest = PacketGuest(backend)
+    guest.arp(ARP_REQUEST, bytes(6), GATEWAY)
+    servers = [socket.create_server((address, 0)) for address in ("127.0.0.1", "198.51.100.8")]
+    for number, (server, address) in enumerate(zip(servers, (GATEWAY, bytes((198, 51, 100, 8))), strict=True)):
+        syn = Segment(40_000 + number, server.getsockname()[1], 1000, 0, SYN, 65_535)
+        guest.tcp(syn, address)
+        flags[number] = 0
+
+        def answered(number: int = number) -> bool:
+            for segment in guest.take_segments():
+                if segment.destination == 40_000 + number:
+                    flags[number] = segment.flags
+            return flags[number] != 0
+
+        if number:
+            loop.until(answered)
+        else:
+            loop.spend(2)
+            answered()
+    assert not flags[0] & SYN, "passt let the guest in"
+    assert flags[1] & SYN, "nor would it let it anywhere else"
+    servers[0].settimeout(0)
+    try:
+        servers[0].accept()
+        raise AssertionError("somebody connected to the loopback")
+    except BlockingIOError:
+        pass
+    backend.close()
+    outside.close()
+
+
+def passt(image: str, nic: str) -> None:
+    """With a default route passt itself serves: connections in, and datagrams out to an address that the host has."""
+    outside = way_out()
     ip(f"addr add {PUBLIC_RESOLVER}/32 dev lo")
     resolver(PUBLIC_RESOLVER)
     with started(image, nic, net="user", forward=["8080:80", "2222:22"]) as vm:
@@ -113,6 +162,5 @@ def tap(image: str, nic: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    {"dns": dns, "passt": passt, "tap": tap}[sys.argv[1]](*sys.argv[2:])
+    {"dns": dns, "loopback": loopback, "passt": passt, "tap": tap}[sys.argv[1]](*sys.argv[2:])
     print("done")

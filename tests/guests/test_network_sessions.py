@@ -85,6 +85,13 @@ def test_fixed_and_random_addresses(program):
     assert all(re.fullmatch(r"52:54:00(:[0-9a-f]{2}){3}", mac) for mac in found[1:])
 
 
+def test_a_strict_device_refuses_a_driver_that_negotiates_nothing(program):
+    """TamaGo's is one; the lenient mode, which is the default, takes it."""
+    with running(program(IMAGE), "--nic", "virtio:strict", "--net", "user:builtin") as guest:
+        guest.sendline(up("virtio"))
+        guest.expect("could not initialize VirtIO device")
+
+
 def test_an_end_that_goes_away_takes_the_link_down_and_no_more(program, tmp_path):
     """The other end of the cable closes in the middle of a download; the guest sees that its link is down, and lives on."""
     port = free_port()
@@ -127,11 +134,19 @@ def test_an_end_that_goes_away_takes_the_link_down_and_no_more(program, tmp_path
 @pytest.mark.parametrize("nic", ["virtio", pytest.param("gvnic", marks=pytest.mark.slow)])
 def test_networks_of_the_host(program, what, needs, nic):
     """`network_namespaces.py` in a namespace of its own: the resolver's answers, the kernel as a neighbour, passt."""
+    in_namespace(needs, what, program(IMAGE), nic)
+
+
+def test_passt_keeps_the_guest_out_of_the_hosts_loopback():
+    in_namespace("passt", "loopback")
+
+
+def in_namespace(needs, *words):
     for tool in ("unshare", "ip", needs):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}")
     probe = subprocess.run(["unshare", "--map-root-user", "--net", "--mount", "true"], check=False)
-    if probe.returncode or (what == "tap" and not Path("/dev/net/tun").exists()):
+    if probe.returncode or not Path("/dev/net/tun").exists():
         pytest.skip("no namespaces here, or no /dev/net/tun")
-    done = namespace(what, program(IMAGE), nic)
+    done = namespace(*words)
     assert done.stdout.splitlines()[-1:] == ["done"], done.stderr[-3000:]

@@ -135,6 +135,20 @@ def test_sizes_follow_the_content(tmp_path: Path) -> None:
     assert files_on(small.device)[BOOT] == HELLO.read_bytes()
 
 
+def test_many_long_names_count(tmp_path: Path) -> None:
+    """The names alone take more than all the content."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(2000):
+            (tmp_path / folder / f"{folder}{number} {'x' * 240}").write_bytes(b"")
+    (tmp_path / "large").write_bytes(bytes(56 * MIB))
+    trees = [(tmp_path / "a", "/a"), (tmp_path / "b", "/b")]
+    composition = compose(HELLO, add=[*trees, (tmp_path / "large", "/")])
+    assert composition.esp_size > 64 * MIB
+    assert len(FatVolume(Disk(composition.device).esp()).lookup("\\b").children()) == 2000
+    assert "its names take" in refused(add=[(tmp_path / "a", "/both"), (tmp_path / "b", "/both")])
+
+
 def test_blocks_worth_sending_are_few() -> None:
     """What a cloud's uploader gets: EBS takes blocks of 512 KiB, and zeros need not be sent."""
     composition = compose(HELLO, size=SMALL)
@@ -286,6 +300,16 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="changed while the image was made"):
         build(HELLO, tmp_path / "disk.raw", add=[(tmp_path / "file", "/")], progress=meddle)
     assert not (tmp_path / "disk.raw").exists()
+
+
+def test_a_file_that_somebody_makes_meanwhile_is_kept(tmp_path: Path) -> None:
+    def meddle(done: int, total: int) -> None:
+        (tmp_path / "disk.raw").write_bytes(b"theirs")
+
+    with pytest.raises(OutputExists, match="--force"):
+        build(HELLO, tmp_path / "disk.raw", progress=meddle)
+    assert (tmp_path / "disk.raw").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_keys_that_cannot_sign(tmp_path: Path) -> None:

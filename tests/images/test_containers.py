@@ -17,6 +17,7 @@ from images.containers.deflate import GzipFile
 from images.containers.gce_write import number, write_gce
 from images.containers.readers import open_container
 from images.containers.tar import read_number
+from images.containers.vhd_write import geometry
 from images.containers.writers import FORMATS
 from images.mosaic import Mosaic
 from images.sparse import nonzero_blocks, nonzero_runs, spans
@@ -76,6 +77,7 @@ def test_runs_and_blocks_are_the_disk(pieces: list[tuple[int, int]], unit: int) 
 LARGE_SCRIPT = """
 import json, re, sys
 from pathlib import Path
+from images.containers.vhd_write import geometry
 from images.containers.writers import FORMATS
 from images.mosaic import Mosaic
 from images.block import FileDevice
@@ -195,6 +197,15 @@ def test_what_tar_writes_is_read(tmp_path: Path, options: str) -> None:
         assert container is not None and container.facts["member"] == "disk.raw"
         assert container.facts["sparse"] == ("-S" in options)
         assert_same_disk(container.device, disk)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(4 * MIB, (120, 4, 17)), (GIB, (2080, 16, 63)), (40 * GIB, (20560, 16, 255)), (2040 * GIB, None)],
+)
+def test_geometry_of_a_vhd(size: int, expected: tuple[int, int, int] | None) -> None:
+    """By hand from "CHS Calculation"; the largest geometry there is for disks beyond it."""
+    assert geometry(size // 512) == (expected or (65535, 16, 255))
 
 
 def test_gzip_is_python_s_own_reading(tmp_path: Path) -> None:

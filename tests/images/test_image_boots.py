@@ -9,6 +9,7 @@ import pytest
 from image_tools import GIB, HELLO, MIB, tool
 
 from images.build import build
+from loader.authenticode_sign import Signer
 from tests.samples import ovmf
 
 # (format, QEMU's name of it)
@@ -69,3 +70,41 @@ def test_a_damaged_image_is_one_line(made: Path, tmp_path: Path, name: str) -> N
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.decode().count("\n") == 1 and name in done.stderr.decode()
+
+
+SECURE_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
+SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd")
+SNAKEOIL_KEY, SNAKEOIL_CERTIFICATE = (Path(f"/usr/share/ovmf/PkKek-1-snakeoil.{end}") for end in ("key", "pem"))
+
+
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The key of Debian's test firmware, whose certificate is in that firmware's db, without its password."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+    for file in (SECURE_CODE, SECURE_VARIABLES, SNAKEOIL_KEY, SNAKEOIL_CERTIFICATE):
+        if not file.exists():
+            pytest.skip(f"{file} is not installed (Debian's ovmf)")
+    key = load_pem_private_key(SNAKEOIL_KEY.read_bytes(), b"snakeoil")
+    path = tmp_path_factory.mktemp("owner") / "key.pem"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path, SNAKEOIL_CERTIFICATE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ovmf.missing() is not None, reason=str(ovmf.missing()))
+@pytest.mark.parametrize("signed", [True, False])
+def test_real_firmware_checks_our_signature(tmp_path: Path, owner: tuple[Path, Path], signed: bool) -> None:
+    """Secure Boot is on in this firmware: it starts what --sign signed, and nothing else."""
+    build(HELLO, tmp_path / "disk.raw", size=64 * MIB, signer=Signer.load(*owner) if signed else None)
+    shutil.copyfile(SECURE_VARIABLES, tmp_path / "variables.fd")
+    flash = "if=pflash,format=raw"
+    command = [ovmf.QEMU, "-accel", "tcg", "-cpu", "max", "-M", "q35,smm=on", "-m", "512M", "-display", "none"]
+    command += ["-global", "driver=cfi.pflash01,property=secure,value=on", "-net", "none", "-serial", "stdio"]
+    command += ["-monitor", "none", "-drive", f"{flash},unit=0,readonly=on,file={SECURE_CODE}"]
+    command += ["-drive", f"{flash},unit=1,file={tmp_path / 'variables.fd'}"]
+    command += ["-drive", f"if=none,id=image,format=raw,file={tmp_path / 'disk.raw'}", *BUSES["nvme"]]
+    until = "Hello from an EFI application!" if signed else "Access Denied"
+    console = ovmf.run(command, until=until, timeout=110)
+    assert ("Hello from an EFI application!" in console) == signed
+    assert ("Access Denied" in console) != signed

@@ -142,3 +142,51 @@ def test_identity_map_reaches_ram_above_4_gib_and_splits_pages() -> None:
         walk(memory, mode, 0x5000, FETCH)
     with pytest.raises(PageFault):
         walk(memory, mode, 0x7000, READ)
+
+
+LARGE = paging.LARGE_PAGE
+
+
+@pytest.fixture
+def identity():
+    memory = PhysicalMemory(256 << 20)
+    yield paging.IdentityMap(memory, 0x200000, memory.end, C_BIT), memory
+    memory.close()
+
+
+def encrypted(identity: paging.IdentityMap, memory: PhysicalMemory, addresses: range) -> list[bool]:
+    mode = Mode(CR0, identity.base, PAE, LONG | NXE)
+    return [walk(memory, mode, address, WRITE, mask=C_BIT).encrypted for address in addresses]
+
+
+@pytest.mark.parametrize(
+    ("first", "size"),
+    [(40 * LARGE, 4096), (41 * LARGE - 4096, 8192), (40 * LARGE, LARGE), (40 * LARGE + 4096, 3 * LARGE), (0x1000, 0)],
+)
+def test_ranges_are_shared_and_hidden_again(identity, first, size):
+    tables, memory = identity
+    pages = range(39 * LARGE, 45 * LARGE, 4096)
+    assert all(encrypted(tables, memory, pages))
+    tables.share([(first, size)])
+    assert encrypted(tables, memory, pages) == [not first <= page < first + size for page in pages]
+    tables.hide([(first, size)])
+    assert all(encrypted(tables, memory, pages))
+
+
+def test_whole_large_pages_need_no_tables(identity):
+    """And a range that would need more than there are changes nothing."""
+    tables, memory = identity
+    everything = range(8 * LARGE, 120 * LARGE, LARGE)
+    for _ in range(3):
+        tables.share([(everything.start, len(everything) * LARGE)])
+        assert not any(encrypted(tables, memory, everything))
+        tables.hide([(everything.start, len(everything) * LARGE)])
+        assert all(encrypted(tables, memory, everything))
+    with pytest.raises(MemoryError):
+        for page in everything:
+            tables.share([(page, 4096)])
+    left = [page for page in everything if memory.u64(tables.base + 4096 * 2 + 8 * (page >> 21)) & 0x80]
+    assert left
+    with pytest.raises(MemoryError):
+        tables.share([(left[0] + 4096, 4 * LARGE)])
+    assert all(encrypted(tables, memory, range(left[0], left[-1], LARGE)))

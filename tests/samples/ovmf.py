@@ -63,12 +63,17 @@ def boot(
         arguments += ["-drive", f"if=none,id=disk,format=raw,snapshot=on,file=fat:{folder}"]
         arguments += ["-device", "ide-hd,drive=disk,bootindex=1"]
         # The overlay of snapshot=on goes to TMPDIR.
-        return _run([*arguments, *options], typed, until, timeout, {**os.environ, "TMPDIR": scratch})
+        return run([*arguments, *options], typed, until, timeout, {**os.environ, "TMPDIR": scratch})
 
 
-def _run(
-    arguments: list[str], typed: Iterable[tuple[str, str]], until: str, timeout: float, environment: dict[str, str]
+def run(
+    arguments: list[str],
+    typed: Iterable[tuple[str, str]] = (),
+    until: str = "",
+    timeout: float = 300,
+    environment: dict[str, str] | None = None,
 ) -> str:
+    """Runs a QEMU whose serial port is its standard input and output; the rest is as boot() says."""
     waiting = list(typed)
     raw = b""
     seen = 0  # how much of the text has been matched by `typed`

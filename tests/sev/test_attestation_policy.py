@@ -19,7 +19,7 @@ from sev.platform.issue import issue_crl
 from sev.report import Report
 from sev.revocation import Crl
 from sev.verdict import FAILED, MISSING, NOT_ASKED, PASSED, POLICY, REVOKED, SKIPPED, Check, Verdict
-from sev.verify import verify
+from sev.verifier import verify
 
 _FIELDS = {
     "measurement": (48, "measurement"),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sev.certificates import ARK, ASK, ASVK, VCEK, VLEK, Certificate, split_certificates
+from sev.certificate_files import split_certificates
+from sev.certificates import ARK, ASK, ASVK, VCEK, VLEK, Certificate
 from sev.errors import MalformedCertificate
 from sev.platform import Platform
 from sev.platform import der as asn1

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sev.certificates import ARK, ASK, ASVK, Certificate, split_certificates
+from sev.certificate_files import split_certificates
+from sev.certificates import ARK, ASK, ASVK, Certificate
 from sev.kds import KdsServer, KeyService
 from sev.platform import Platform
 from sev.revocation import Crl
-from sev.verify import verify
+from sev.verifier import verify
 
 MILAN_LEVELS = "blSPL=4&teeSPL=0&snpSPL=24&ucodeSPL=219"
 TURIN_LEVELS = "fmcSPL=01&blSPL=03&teeSPL=02&snpSPL=06&ucodeSPL=117"

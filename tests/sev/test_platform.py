@@ -16,7 +16,7 @@ from sev.errors import MalformedCertificate, PlatformError, Refused
 from sev.firmware_status import INVALID_KEY, INVALID_PARAM
 from sev.platform import VCEK, VLEK, GuestFields, KeyRequest, Platform
 from sev.report import SIGNED_SIZE, Report
-from sev.verify import verify
+from sev.verifier import verify
 
 
 def test_private_files_are_the_owner_s_alone(turin: Platform) -> None:

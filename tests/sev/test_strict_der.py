@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sev.certificate_files import split_certificates
 from sev.certificates import Certificate
-from sev.errors import MalformedCertificate
+from sev.errors import MalformedCertificate, SevError
+from sev.evidence import read_evidence
 from sev.platform import Platform
 from sev.platform import der as asn1
 from sev.revocation import Crl
@@ -64,6 +66,15 @@ def test_nothing_but_der(
         assert name == "long length inside", name
         assert found.tbs != good.tbs
         assert found.signature_problem(ark) is not None
+
+
+@pytest.mark.parametrize("data", [b"\x30", b"\x30\x81", b"\x30\x82\x01", b"\x30\x81\x01", b"\x30\x00"])
+def test_the_beginning_of_der_alone(data: bytes) -> None:
+    """Found by atheris: a length that was cut off raised IndexError."""
+    with pytest.raises(MalformedCertificate):
+        split_certificates(data)
+    with pytest.raises(SevError):
+        read_evidence(data)
 
 
 def test_short_elements() -> None:

@@ -20,7 +20,7 @@ from sev.report import SIGNED_SIZE, SIZE, Report
 from sev.revocation import Crl
 from sev.tcb import Tcb
 from sev.verdict import FAILED, MALFORMED, MISSING, PASSED, POLICY, REVOKED, SKIPPED, UNTRUSTED, Verdict
-from sev.verify import verify
+from sev.verifier import verify
 
 
 def _outcome(verdict: Verdict, name: str) -> str:

@@ -7,7 +7,7 @@ that wants the device disconnects it; ConnectController brings it back.
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from machine.boards.pc import Nic
+from machine.boards.board import Nic
 from machine.cpu import Cpu
 from uefi import guids
 from uefi.device_path import nodes
@@ -111,9 +111,10 @@ class NetworkDriver(Interface):
             handles.uninstall(child, guids.DEVICE_PATH_PROTOCOL)
         with suppress(EfiError):
             handles.close(controller, guids.PCI_IO_PROTOCOL, self._handle, child)
-        network.remove()
-        firmware.free_pool(path)
         self._child = None
+        network.remove()
+        with suppress(EfiError):
+            firmware.free_pool(path)
         return Status.SUCCESS
 
     def exit_boot_services(self) -> None:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from machine.boards.pc import Nic
+from machine.boards.board import Nic
 from machine.net.backend import MINIMUM_FRAME
 
 STOPPED, STARTED, INITIALIZED = range(3)

@@ -11,7 +11,7 @@ from uefi.protocols.pci_io import PciIo
 from uefi.protocols.pci_root_bridge_io import PciRootBridgeIo
 
 if TYPE_CHECKING:
-    from machine.boards.pc import Nic
+    from machine.boards.board import Nic
     from machine.pci.bus import PciBus
     from uefi.firmware import Firmware
 

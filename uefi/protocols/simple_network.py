@@ -4,6 +4,7 @@ Where the specification is silent, EDK II's SnpDxe decides. What go-boot does ot
 """
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from machine.cpu import Cpu
@@ -60,8 +61,9 @@ class SimpleNetwork(Interface):
         firmware = self.firmware
         if self._event in firmware.events:
             firmware.events.close(self._event)
-        firmware.free_pool(self._mode)
-        super().remove()
+        with suppress(EfiError):  # the guest may have freed what is ours
+            firmware.free_pool(self._mode)
+            super().remove()
 
     def stop_for_good(self) -> None:
         """The device is no longer ours: ExitBootServices, or the driver is being stopped."""

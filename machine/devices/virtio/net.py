@@ -28,7 +28,7 @@ class VirtioNet(VirtioDevice):
     """A network device with the address `mac` (6 bytes), plugged into `port`.
 
     `mtu` is what the driver is told. No offloads are offered: frames come and go whole, and the header before them
-    says nothing (5.1.6): 10 bytes, or 12 with VIRTIO_F_VERSION_1 or mergeable buffers.
+    says nothing (5.1.6): 10 bytes, or 12 with VIRTIO_F_VERSION_1 or mergeable buffers, and always with `long_header`.
     """
 
     DEVICE_ID = 1
@@ -42,6 +42,7 @@ class VirtioNet(VirtioDevice):
         defer: Callable[[Callable[[], None]], None],
         mtu: int = DEFAULT_MTU,
         strict: bool = False,
+        long_header: bool = False,
     ) -> None:
         super().__init__(dma, QUEUE_SIZES, _FEATURES | ANY_LAYOUT | VERSION_1, defer=defer, strict=strict)
         self.filter = ReceiveFilter(mac)
@@ -50,6 +51,7 @@ class VirtioNet(VirtioDevice):
         port.on_frames = self._frames_wait
         port.on_link = lambda _up: self.config_changed()
         self._receive_header = b""
+        self._long_header = long_header
         self._mergeable = False
 
     # -- configuration (5.1.4)
@@ -72,7 +74,7 @@ class VirtioNet(VirtioDevice):
         """The features have been chosen."""
         self._port.take_back()
         self._mergeable = bool(self.features & F_MRG_RXBUF)
-        long = self._mergeable or self.features & VERSION_1
+        long = self._long_header or self._mergeable or self.features & VERSION_1
         self._receive_header = (bytes(10) + b"\x01\x00") if long else bytes(_HEADER)
 
     def stopped(self) -> None:

@@ -172,8 +172,16 @@ rings = st.fixed_dictionaries(
 )
 
 
+RING_STATES = (
+    st.integers(0, 2),
+    rings,
+    st.sampled_from([0, VERSION_1, ALL, ALL | 1 << 15]),
+    st.binary(max_size=300),
+)
+
+
 @settings(max_examples=600)
-@given(st.integers(0, 2), rings, st.sampled_from([0, VERSION_1, ALL, ALL | 1 << 15]), st.binary(max_size=300))
+@given(*RING_STATES)
 @example(1, {"table": [(GOOD, 64, 1, 0)], "heads": [0], "index": 1, "flags": 0, "event": 0}, ALL, b"")
 def test_random_rings(queue: int, ring: dict[str, object], features: int, noise: bytes) -> None:
     """No crash, nothing outside RAM (Ram raises), no endless loop, and a reset mends it."""
@@ -201,6 +209,13 @@ def test_random_rings(queue: int, ring: dict[str, object], features: int, noise:
     machine.wire.on_receive(bytes(64))
     assert machine.wire.sent == [bytes(60)]
     assert fresh.received() == [bytes(64)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_random_rings() -> None:
+    many = settings(max_examples=10_000, deadline=None, database=None)
+    many(given(*RING_STATES)(test_random_rings.hypothesis.inner_test))()  # type: ignore[attr-defined]
 
 
 @settings(max_examples=200)

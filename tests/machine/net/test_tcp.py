@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machine.net.packets import ACK, FIN, RST, SYN, Segment
-from machine.net.tcp import CLOSED, LINGERING, OPEN, RECEIVE_BUFFER, SYN_SENT, TcpConnection
+from machine.net.tcp import CLOSED, LINGERING, OPEN, RECEIVE_BUFFER, SYN_RECEIVED, SYN_SENT, TcpConnection
 
 MS = 1_000_000
 MASK = 0xFFFFFFFF
@@ -303,6 +303,45 @@ def test_acknowledgement_of_what_was_never_sent() -> None:
     engine.segment_arrived(Segment(2, 1, 901, 5000, ACK, 5000, b"data"))
     assert not engine.incoming
     assert sent[-1].ack == 901
+
+
+def asked() -> tuple[TcpConnection, deque[Segment]]:
+    """A connection that the peer has asked for."""
+    sent: deque[Segment] = deque()
+    engine = TcpConnection(1, 2, 100, lambda: 0, sent.append)
+    engine.accept(Segment(2, 1, 900, 0, SYN, 5000, mss=1000, scale=3))
+    return engine, sent
+
+
+def test_a_peer_that_connects() -> None:
+    engine, sent = asked()
+    assert (sent[0].flags, sent[0].seq, sent[0].ack, sent[0].scale) == (SYN | ACK, 100, 901, 3)
+    engine.write(b"early")
+    assert len(sent) == 1, "nothing before the connection is open"
+    engine.segment_arrived(Segment(2, 1, 900, 0, SYN, 5000, mss=1000, scale=3))
+    assert (sent[1].flags, sent[1].seq) == (SYN | ACK, 100), "the answer was lost"
+    engine.segment_arrived(Segment(2, 1, 901, 101, ACK, 2, b"hello"))
+    assert engine.state is OPEN
+    assert bytes(engine.incoming) == b"hello"
+    assert [s.payload for s in sent if s.payload] == [b"early"], "16 bytes of window, scaled"
+
+
+def test_a_peer_that_connects_and_goes_away_or_never_comes_back() -> None:
+    engine, _ = asked()
+    engine.segment_arrived(Segment(2, 1, 901, 0, RST, 0))
+    assert engine.state is CLOSED
+    engine, sent = asked()
+    engine.segment_arrived(Segment(2, 1, 901, 55, ACK, 5000))
+    assert (sent[-1].flags, sent[-1].seq) == (RST, 55)
+    assert engine.state is SYN_RECEIVED
+    now = 0
+    engine, sent = asked()
+    engine._now = lambda: now  # type: ignore[method-assign]
+    while engine.deadline is not None:
+        now = engine.deadline
+        engine.timer()
+    assert engine.state is CLOSED
+    assert [s.flags for s in sent][:7] == [SYN | ACK] * 7
 
 
 def test_three_duplicates_bring_a_fast_retransmission() -> None:

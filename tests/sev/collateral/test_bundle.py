@@ -18,7 +18,7 @@ from sev.errors import SevError
 from sev.platform import Platform
 from sev.report import SIZE
 from sev.revocation import Crl
-from sev.verify import verify
+from sev.verifier import verify
 
 FETCHED = datetime(2026, 8, 19, 12, 30, 45, tzinfo=UTC)
 

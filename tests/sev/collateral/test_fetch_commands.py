@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from kds_servers import Script, Server, answer
 
 from cvmboot.cli import main
+from sev.certificates import ARK
 from sev.collateral.bundle import Bundle
 from sev.platform import Platform
+from sev.platform.issue import issue_crl
 from sev.tcb import Tcb
 
 Serve = Callable[[Script], Server]
@@ -98,6 +101,19 @@ def test_a_cache_goes_from_one_machine_to_another(
     assert "3 removed" in attest.err
     assert not [path for path in attest.cache.rglob("*") if path.is_file() and path.name != "lock"]
     assert here != attest.cache and len(list(here.rglob("*.der"))) == 3
+
+
+def test_the_list_says_what_is_over(milan: Platform, attest: Shell, tmp_path: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    for name, days in (("old.crl", -2), ("new.crl", 2)):
+        times = now - timedelta(days=9), now + timedelta(days=days)
+        crl = issue_crl(milan.settings.line, milan.authority().key(ARK), days + 9, times, {})
+        (tmp_path / name).write_bytes(crl)
+        attest("cache", "import", tmp_path / name)
+    lines = attest("cache", "list").splitlines()
+    assert sorted(line.endswith(", STALE") for line in lines) == [False, True]
+    due = [entry["until"] for entry in json.loads(attest("cache", "list", "--json"))]
+    assert sorted(due) == [f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for days in (-2, 2)]
 
 
 def _hostile(milan: Platform) -> dict[str, tuple[bytes, str]]:

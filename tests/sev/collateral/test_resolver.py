@@ -26,7 +26,7 @@ from sev.platform import Platform
 from sev.platform.issue import issue_crl
 from sev.revocation import Crl
 from sev.tcb import Tcb
-from sev.verify import verify
+from sev.verifier import verify
 
 Serve = Callable[[Script], Server]
 

@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evidence_forms import forms
 from made_firmware import image, svsm_image
 from test_igvm import HEADERS, PAGE, VMSA, id_block_header, igvm, page, platform
 
 from sev import certificate_table
 from sev.appraisal import appraise
-from sev.certificates import ARK, ASK, VCEK, Certificate, split_certificates
+from sev.certificate_files import split_certificates
+from sev.certificates import ARK, ASK, VCEK, Certificate
 from sev.collateral.bundle import Bundle
 from sev.collateral.kds_client import retry_after
 from sev.collateral.pieces import CACHE, Piece
@@ -44,7 +46,7 @@ from sev.platform.key_request import KeyRequest
 from sev.policy_file import commented_policy, read_policy
 from sev.report import SIGNED_SIZE, SIZE, Report
 from sev.revocation import Crl
-from sev.verify import verify
+from sev.verifier import verify
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -216,12 +218,7 @@ def _bundle_digests(data: bytes) -> bytes:
 
 
 def _evidence(signed: Signed, table: bytes) -> list[bytes]:
-    response = struct.pack("<II", 0, SIZE) + bytes(24) + signed.report
-    return [
-        *(signed.report, response, signed.report + table, signed.report.hex().encode()),
-        *(base64.b64encode(signed.report), base64.urlsafe_b64encode(response)),
-        b"[    0.1] boot\r\nreport: " + signed.report.hex().upper().encode() + b"\r\nok\r\n",
-    ]
+    return forms(signed.report, [certificate.der for certificate in signed.certificates], table)
 
 
 def _table(data: bytes) -> None:

@@ -90,6 +90,17 @@ def test_memory_writes_and_reads(machine, width, at, count, data):
     assert machine.memory.read(room, 16 * vectors) == model[: 16 * vectors]
 
 
+@pytest.mark.parametrize("name", ["Mem.Read", "Mem.Write"])
+def test_no_access_leaves_its_bar(machine, name):
+    size, room = machine.device.bars[MSIX].size, machine.put(bytes(64))
+    for width, offset, count, status in (
+        *((2, size - 4, 1, Status.SUCCESS), (2, size - 4, 2, Status.UNSUPPORTED), (2, size, 1, Status.UNSUPPORTED)),
+        *((FIFO + 2, size - 4, 9, Status.SUCCESS), (FILL + 2, size - 4, 2, Status.UNSUPPORTED)),
+        *((2, (1 << 64) - 4, 2, Status.UNSUPPORTED), (2, 0, 1 << 62, Status.UNSUPPORTED)),
+    ):
+        assert machine.call(machine.pci, name, width, MSIX, offset, count, room) == status
+
+
 def test_bars_are_told_as_they_are(machine):
     at = machine.word()
     for index, bar in machine.device.bars.items():
@@ -138,6 +149,7 @@ def test_firmwares_own_ports_are_none(machine):
         at = machine.word(number)
         assert machine.call(machine.bridge, "Io.Write", 2, SERVICE_PORT & ~3, 1, at) == Status.SUCCESS
         assert machine.call(machine.bridge, "Io.Write", 0, SERVICE_PORT, 1, at) == Status.SUCCESS
+    assert machine.firmware.dispatcher.last == []
 
 
 def test_transfers_without_end_are_refused(machine):

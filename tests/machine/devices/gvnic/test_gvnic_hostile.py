@@ -175,8 +175,7 @@ def test_random_admin_commands(commands: list[tuple[int, bytes, list[tuple[int, 
     check(machine)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
+RING_STATES = (
     st.sampled_from(FORMATS),
     st.binary(min_size=16, max_size=256),
     st.lists(
@@ -184,6 +183,10 @@ def test_random_admin_commands(commands: list[tuple[int, bytes, list[tuple[int, 
     ),
     U64,
 )
+
+
+@settings(max_examples=200, deadline=None)
+@given(*RING_STATES)
 @example(GQI_RDA, bytes(16), [("tx", 1)], 0)
 def test_random_rings(queue_format: int, noise: bytes, steps: list[tuple[str, int]], address: int) -> None:
     machine = Machine()
@@ -206,6 +209,18 @@ def test_random_rings(queue_format: int, noise: bytes, steps: list[tuple[str, in
             machine.run_deferred()
     assert bool(machine.status & RESET) == bool(machine.nic.problem)
     check(machine)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("examples", "strategies", "test"),
+    [(10_000, RING_STATES, test_random_rings), (1_500, (COMMANDS,), test_random_admin_commands)],
+    ids=["ring states", "lists of admin commands"],
+)
+def test_ten_thousand_of(examples: int, strategies: tuple[Any, ...], test: Any) -> None:
+    """A list of admin commands has up to 20, seven and more on average."""
+    settings(max_examples=examples, deadline=None, database=None)(given(*strategies)(test.hypothesis.inner_test))()
 
 
 ACCESS = st.tuples(

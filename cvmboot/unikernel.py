@@ -1,0 +1,196 @@
+"""ELF unikernels: which board they are made for, and a machine with one of them, ready to run without firmware."""
+
+import importlib
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.media import Media
+from cvmboot.options import RunOptions
+from loader.elf_program import EM_X86_64, ElfProgram
+from loader.elf_symbols import ElfSymbols
+from loader.errors import LoaderError, UnsupportedImageError
+from machine.boards.board import Board
+from machine.boot import linux64, pvh
+from machine.boot.memory_map import LONGEST_COMMAND_LINE, ONE_MIB
+from machine.clock import RealClock, VirtualClock
+from machine.computer import Computer
+from machine.console import HostConsole
+from machine.errors import BadAddress, MachineError
+from uefi.firmware import Outcome
+
+if TYPE_CHECKING:
+    from cvmboot.network import Network
+
+BOARDS = {
+    "microvm": ("machine.boards.microvm", "MicrovmBoard"),
+    "firecracker": ("machine.boards.firecracker", "FirecrackerBoard"),
+    "cloud_hypervisor": ("machine.boards.cloud_hypervisor", "CloudHypervisorBoard"),
+    "gcp": ("machine.boards.gcp", "GcpBoard"),
+}
+_PACKAGES = {
+    b"tamago/board/qemu/microvm": "microvm",
+    b"tamago/board/firecracker/microvm": "firecracker",
+    b"tamago/board/cloud_hypervisor/vm": "cloud_hypervisor",
+    b"tamago/board/google/gcp": "gcp",
+}
+"""Go packages whose names a TamaGo program carries in its function table."""
+
+_USER_SPACE = b"tamago/user/linux"
+_ET_DYN, _PT_INTERP = 3, 3
+_RUNNERS = {40: "qemu-system-arm", 183: "qemu-system-aarch64", 243: "qemu-system-riscv64"}
+_FIRMWARE_OPTIONS = {
+    **{"esp": "--esp", "esp_write": "--esp-write", "vars": "--vars", "snp": "--snp"},
+    **{"trace": "--trace", "screenshot": "--screenshot"},
+}
+
+
+class UnikernelAssembly:
+    """One machine with a unikernel, ready to run: `computer.run()` on one thread gives an Outcome."""
+
+    snp = None
+
+    def __init__(self, computer: Computer, board: Board, console: HostConsole, symbols: "UnikernelSymbols") -> None:
+        self.computer = computer
+        self.board = board
+        self.console = console
+        self.symbols = symbols
+        self.network: Network | None = None
+
+    def close(self) -> None:
+        """Free the machine's memory and files."""
+        if self.network is not None:
+            self.network.close()
+        self.console.flush()
+        self.computer.close()
+
+
+class UnikernelSymbols:
+    """Names for guest addresses, as `cvmboot.symbols.Symbols` gives them for EFI images."""
+
+    def __init__(self, name: str, program: ElfProgram, data: bytes) -> None:
+        self._name = name
+        self._program = program
+        self._table = ElfSymbols(data)
+
+    def image(self, address: int) -> "ElfProgram | None":
+        """The program, if one of its segments lies around `address`."""
+        inside = any(s.address <= address < s.address + s.memory_size for s in self._program.segments)
+        return self._program if inside else None
+
+    def function(self, address: int) -> str:
+        """ "main.main+0x12", or "" if no table names the function around `address`."""
+        found = self._table.lookup(address)
+        if found is None:
+            return ""
+        name, offset = found
+        return f"{name}+{offset:#x}" if offset else name
+
+    def describe(self, address: int) -> str:
+        """ "app.elf main.main+0x12", "app.elf", or "" outside the program."""
+        if self.image(address) is None:
+            return ""
+        function = self.function(address)
+        return f"{self._name} {function}" if function else self._name
+
+    def places(self) -> list[str]:
+        """The lines of a crash report, or of GDB's `monitor images`: where the program lies."""
+        segments = self._program.segments
+        return [f"{s.address:#x} to {s.address + s.memory_size - 1:#x}  {self._name}" for s in segments]
+
+
+def board_of(data: "bytes | mmap.mmap", image: Path, asked: str) -> str:
+    """The board that a program is for: the one asked for, or what a TamaGo program's packages say, or microvm."""
+    if asked != "auto":
+        if asked not in BOARDS:
+            raise UsageError(f"--board {asked}: {image} is an ELF unikernel; wanted {', '.join(BOARDS)}")
+        return asked
+    return next((board for package, board in _PACKAGES.items() if data.find(package) >= 0), "microvm")
+
+
+def _program(data: bytes, image: Path, asked: str) -> ElfProgram:
+    try:
+        program = ElfProgram(data)
+    except UnsupportedImageError as error:
+        machine = int.from_bytes(data[18:20], "little")
+        if machine in _RUNNERS:
+            raise CvmbootError(f"{image}: {error}; {_RUNNERS[machine]} runs those") from None
+        if int.from_bytes(data[16:18], "little") == _ET_DYN and machine == EM_X86_64:
+            raise CvmbootError(f"{image}: {error}; a Linux program? run it as it is") from None
+        raise CvmbootError(f"{image}: {error}") from None
+    except LoaderError as error:
+        raise CvmbootError(f"{image}: {error}") from None
+    if _USER_SPACE in data:
+        raise CvmbootError(f"{image}: a TamaGo program for Linux's user space; run it as it is, on Linux")
+    if program.pvh_entry is None and asked == "auto":
+        raise CvmbootError(
+            f"{image}: no PVH entry (XEN_ELFNOTE_PHYS32_ENTRY). A Linux program? Then run it as it is. A kernel that takes "
+            "Linux's 64-bit boot protocol? Then name its board, such as --board firecracker"
+        )
+    if program.pvh_entry is None and not program.is_64:
+        raise CvmbootError(f"{image}: a 32-bit program without a PVH entry; there is no way to enter it")
+    return program
+
+
+def assemble(
+    options: RunOptions, console: HostConsole, warn: Callable[[str], None], image: Path, media: Media
+) -> UnikernelAssembly:
+    """Build the machine of an ELF unikernel and load it. UsageError or CvmbootError with one line if that is impossible."""
+    for name, spelling in _FIRMWARE_OPTIONS.items():
+        if getattr(options, name):
+            raise UsageError(f"{spelling}: {image} is an ELF unikernel, which runs without UEFI; leave the option out")
+    if options.cpus != 1:
+        raise UsageError(f"--cpus {options.cpus}: only 1 is there yet; leave the option out")
+    command_line = options.args.encode()
+    if len(command_line) > LONGEST_COMMAND_LINE or b"\0" in command_line:
+        raise UsageError(
+            f"--args: wanted at most {LONGEST_COMMAND_LINE} bytes, without NUL, for a kernel's command line"
+        )
+    try:
+        data = image.read_bytes()
+    except OSError as error:
+        raise CvmbootError(f"{image}: {error.strerror or error}") from None
+    program = _program(data, image, options.board)
+    module, name = BOARDS[board_of(data, image, options.board)]
+    try:
+        computer = Computer(options.memory, 1, VirtualClock() if options.clock == "virtual" else RealClock())
+    except MachineError as error:
+        raise CvmbootError(str(error)) from None
+    board: Board = getattr(importlib.import_module(module), name)(
+        computer, console, lambda kind: computer.finish(Outcome(kind))
+    )
+    assembly = UnikernelAssembly(computer, board, console, UnikernelSymbols(image.name, program, data))
+    try:
+        _load(computer, program, data, image)
+        if program.pvh_entry is not None:
+            pvh.enter(computer, program.pvh_entry, command_line)
+        else:
+            linux64.enter(computer, program.entry, command_line)
+        if any(
+            (options.nic, options.net, options.forward, options.pcap, options.mac, options.net_loss, options.net_delay)
+        ):
+            from cvmboot.network import add_network
+
+            assembly.network = add_network(board, options, media, warn)
+    except BaseException:
+        assembly.close()
+        raise
+    return assembly
+
+
+def _load(computer: Computer, program: ElfProgram, data: bytes, image: Path) -> None:
+    view = memoryview(data)
+    for segment in program.segments:
+        end = segment.address + segment.memory_size
+        try:
+            if segment.address < ONE_MIB:
+                raise BadAddress(segment.address, segment.memory_size)
+            computer.memory.offset(segment.address, segment.memory_size)
+            computer.memory.write(segment.address, view[segment.offset : segment.offset + segment.file_size])
+        except BadAddress:
+            raise CvmbootError(
+                f"{image}: a segment lies at {segment.address:#x} to {end:#x}; this machine's RAM for programs is "
+                f"{ONE_MIB:#x} to {computer.memory.low_size:#x}; give it more with --memory"
+            ) from None

@@ -1,0 +1,108 @@
+"""What all boards have: a serial port that is the console, the interrupt controllers, and perhaps one network device."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from machine.computer import Computer
+from machine.console import HostConsole
+from machine.devices.serial16550 import Serial16550
+from machine.errors import MachineError
+from machine.interrupts import i8259
+from machine.interrupts.controller import InterruptController
+from machine.interrupts.io_apic import IO_APIC_BASE, IO_APIC_SIZE
+from machine.interrupts.local_apic import APIC_BASE, APIC_SIZE
+
+if TYPE_CHECKING:
+    from machine.devices.virtio.mmio import VirtioMmio
+    from machine.net.backend import Backend
+    from machine.net.port import NetworkPort
+
+COM1 = 0x3F8
+
+
+class Nic:
+    """The network device: its slot on bus 0, the port it is plugged into, its address (6 bytes), and what resets it."""
+
+    def __init__(self, slot: int, port: "NetworkPort", mac: bytes, reset: Callable[[], None]) -> None:
+        self.slot = slot
+        self.port = port
+        self.mac = mac
+        self.reset = reset
+
+
+class Board:
+    """The common part of a board. The local APICs are in the mode that firmware leaves them in; the 8259s are masked."""
+
+    triple_fault_ends = False
+    """Whether guests switch this machine off by a triple fault, for want of another way."""
+
+    def __init__(self, computer: Computer, console: HostConsole) -> None:
+        self.computer = computer
+        self.console = console
+        self.nic: Nic | None = None
+        bus = computer.bus
+        computer.on_idle = console.flush
+        computer.input_waiting = console.pending
+        self.interrupts = InterruptController(
+            computer.clock, len(computer.engine.cpus), lambda _cpu: computer.engine.kick()
+        )
+        computer.interrupts = computer.msrs.apic = self.interrupts
+        self.serial = Serial16550(console, self.interrupts.line(4))
+        self.serial.on_poll_empty = self._input_polled
+        bus.add_ports(COM1, 8, self.serial.read, self._effect(self.serial.write))
+        self._add_i8259s(computer)
+        io_apic = self.interrupts.io_apic
+        bus.add_mmio(IO_APIC_BASE, IO_APIC_SIZE, io_apic.read, io_apic.write)
+        bus.add_mmio(APIC_BASE, APIC_SIZE, self.interrupts.read_local_apic, self.interrupts.write_local_apic)
+        for apic in self.interrupts.local_apics:
+            apic.enter_virtual_wire_mode()
+
+    def _add_i8259s(self, computer: Computer) -> None:
+        pic = self.interrupts.pic
+        for base, chip, vector, cascade in ((0x20, pic.master, 0x68, 4), (0xA0, pic.slave, 0x70, 2)):
+            computer.bus.add_ports(base, i8259.PORTS, chip.read, chip.write)
+            # As UEFI firmware leaves them: vectors that are no exceptions', and all masked. A guest that uses the I/O
+            # APIC only (TamaGo) would take the serial port's IRQ 4 as exception 4 otherwise.
+            for offset, word in ((0, 0x11), (1, vector), (1, cascade), (1, 0x01), (1, 0xFF)):
+                chip.write(computer.engine.cpus[0], offset, 1, word)
+
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
+        """Plug a network device in. MachineError for a `kind` that the board has no place for."""
+        raise NotImplementedError
+
+    def _virtio_net(
+        self, kind: str, backend: "Backend", mac: bytes, line: Callable[[bool], None], long_header: bool = False
+    ) -> "VirtioMmio":
+        """A network device over MMIO that the board places. MachineError unless `kind` is "virtio"."""
+        if kind != "virtio":
+            raise MachineError(f"--nic {kind}: this board has VirtIO over MMIO only; use --nic virtio")
+        from machine.devices.virtio.mmio import VirtioMmio
+        from machine.devices.virtio.net import VirtioNet
+        from machine.net.port import NetworkPort
+
+        port = NetworkPort(backend, self.computer.idle.effect)
+        net = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post, long_header=long_header)
+        device = VirtioMmio(net, line)
+        self.computer.idle.polled = lambda: device.polled
+        return device
+
+    def _deliver_message(self, address: int, data: int) -> None:
+        self.interrupts.deliver_msi(address, data)
+
+    def _input_polled(self) -> None:
+        if self.console.dirty:
+            self.console.flush()
+        self.computer.idle.input_poll()
+
+    def _effect(self, write: Callable[..., None]) -> Callable[..., None]:
+        effect = self.computer.idle.effect
+
+        def wrapped(*arguments: Any) -> None:
+            effect()
+            write(*arguments)
+
+        return wrapped
+
+    def input_arrived(self) -> None:
+        """New console input: devices that interrupt for it do so. On the engine thread."""
+        self.serial.input_available()

@@ -1,0 +1,138 @@
+"""`cvmboot run` with ELF unikernels: entered as PVH and Linux's protocol say, on the board that they were built for."""
+
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cvmboot import VirtualMachine
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+SAMPLES = Path(__file__).parents[2] / "samples" / "built"
+MEMORY = "memory 100000 {:x} 1"
+
+
+def test_a_pvh_unikernel_gets_its_start_info(cvmboot: Run) -> None:
+    done = cvmboot(
+        *("run", "--board", "firecracker", "--memory", "512M", "--args", "console=ttyS0 quiet"),
+        SAMPLES / "unikernel_pvh.elf",
+    )
+    assert done.returncode == 0, done.stderr
+    for line in ("pvh magic 336ec578", MEMORY.format((512 << 20) - (1 << 20)), 'command line "console=ttyS0 quiet"'):
+        assert line in done.stdout.decode()
+    assert b"wrong words 0" in done.stdout
+    assert b"dirty bytes 0" in done.stdout
+    assert b"interrupts 0" in done.stdout
+
+
+def test_a_kernel_of_linuxs_protocol_gets_its_boot_params(cvmboot: Run) -> None:
+    done = cvmboot(
+        "run", "--board", "firecracker", "--memory", "5G", "--args", "a b", SAMPLES / "unikernel_linux64.elf"
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    assert "linux64 magic 53726448" in text
+    assert 'command line "a b"' in text
+    assert "memory 100000000 " in text, "RAM above 4 GiB is in the map"
+
+
+def test_without_a_board_linuxs_protocol_is_not_guessed(cvmboot: Run) -> None:
+    done = cvmboot("run", SAMPLES / "unikernel_linux64.elf")
+    assert done.returncode == 1
+    assert b"--board firecracker" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--esp", "."), b"--esp"),
+        (("--snp",), b"--snp"),
+        (("--vars", "v"), b"--vars"),
+        (("--trace", "t.jsonl"), b"--trace"),
+        (("--board", "uefi"), b"wanted microvm"),
+        (("--args", "x" * 5000), b"4095 bytes"),
+    ],
+)
+def test_what_needs_firmware_is_refused(cvmboot: Run, words: tuple[str, ...], told: bytes) -> None:
+    done = cvmboot("run", *words, SAMPLES / "unikernel_pvh.elf")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_board_for_an_efi_application_is_refused(cvmboot: Run) -> None:
+    done = cvmboot("run", "--board", "microvm", SAMPLES / "hello.efi")
+    assert done.returncode == 2
+    assert b"for ELF unikernels" in done.stderr
+
+
+def test_too_little_memory_is_one_line(cvmboot: Run, tmp_path: Path) -> None:
+    data = bytearray((SAMPLES / "unikernel_pvh.elf").read_bytes())
+    is_64 = data[4] == 2
+    table = struct.unpack_from("<Q" if is_64 else "<I", data, 32 if is_64 else 28)[0]
+    count = struct.unpack_from("<H", data, 56 if is_64 else 44)[0]
+    size = 56 if is_64 else 32
+    for number in range(count):
+        at = table + number * size
+        if struct.unpack_from("<I", data, at)[0] == 1:  # PT_LOAD: physical address 3 GiB
+            struct.pack_into(
+                "<Q" if is_64 else "<I", data, at + (24 if is_64 else 12), 0xB000_0000 + number * 0x10_0000
+            )
+    image = tmp_path / "far.elf"
+    image.write_bytes(data)
+    done = cvmboot("run", image)
+    assert done.returncode == 1
+    assert b"--memory" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(("machine", "runner"), [(183, b"qemu-system-aarch64"), (243, b"qemu-system-riscv64")])
+def test_programs_of_other_processors_are_told_what_runs_them(
+    cvmboot: Run, tmp_path: Path, machine: int, runner: bytes
+) -> None:
+    image = tmp_path / "other.elf"
+    image.write_bytes(
+        struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    )
+    done = cvmboot("run", image)
+    assert done.returncode == 1
+    assert runner in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_linux_program_is_told_from_a_unikernel(cvmboot: Run) -> None:
+    done = cvmboot("run", "/proc/self/exe")
+    assert done.returncode == 1
+    assert b"run it as it is" in done.stderr
+
+
+@pytest.mark.guests
+@pytest.mark.parametrize("board", ["microvm", "firecracker", "cloud_hypervisor", "gcp"])
+def test_tamago_on_each_board(guest: Callable[[str], Path], board: str) -> None:
+    with VirtualMachine(guest(f"tamago-example-{board}.elf"), timeout=60) as vm:
+        vm.expect("show system running time")
+        vm.expect("> ")
+        vm.sendline("info")
+        vm.expect(f"Board ........: {board}")
+        vm.expect("Frequency ....: 2.5 GHz")
+        vm.sendline("date")
+        vm.expect(r"20\d\d-\d\d-\d\dT")
+        vm.sendline("uptime")
+        vm.expect("milliseconds")
+        vm.sendline("rand")
+        vm.expect("[0-9a-f]{64}")
+        vm.sendline("halt")
+        vm.expect("Goodbye from tamago")
+        assert vm.wait(30) == 0
+
+
+@pytest.mark.guests
+def test_a_crash_says_where_the_program_lies(guest: Callable[[str], Path]) -> None:
+    """TamaGo's stack lies at the end of a gibibyte that this machine does not have."""
+    with VirtualMachine(guest("tamago-example-firecracker.elf"), timeout=60, memory="600M") as vm:
+        assert vm.wait(60) == 4
+    assert vm.report[0].startswith("the guest crashed: triple fault")
+    assert "tamago-example-firecracker.elf" in vm.report[-1]
