@@ -3,40 +3,17 @@
 import contextlib
 import io
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clouds import COMMAND, ROOT, SMALL_DISK, Command, Ran, needs
 
 if TYPE_CHECKING:
     from strict_aws.server import Server
     from strict_aws.world import World
-
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "cvmboot"]
-PATIENCE = 100
-
-
-@dataclass
-class Ran:
-    """What a command line came to."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def last_line(self) -> str:
-        """Of standard error: where a refusal stands."""
-        return self.err.rstrip("\n").rpartition("\n")[2]
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture(scope="session")
@@ -82,10 +59,6 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-SMALL_DISK = ("--size", "70M")
-"""A disk of 1 GiB takes a second to hash; no test needs one."""
-
-
 @pytest.fixture
 def deploy(state: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run `cvmboot deploy ...` with a journal of its own, in this process: main() is what the installed script calls.
@@ -126,14 +99,6 @@ def deploy_process(state: Path) -> Callable[..., "subprocess.Popen[str]"]:
 def application() -> Path:
     """A small EFI application."""
     return ROOT / "samples" / "built" / "hello.efi"
-
-
-def needs(tool: str) -> str:
-    """The path of a tool; skips the test without it."""
-    path = shutil.which(tool)
-    if path is None:
-        pytest.skip(f"{tool} is not installed")
-    return path
 
 
 @pytest.fixture

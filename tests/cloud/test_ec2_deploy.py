@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from conftest import ROOT, Command, Ran
+from clouds import ROOT, Command, Ran
 from strict_aws import ebs
 from strict_aws.instances import power_off
 
@@ -245,7 +245,9 @@ def test_a_bios_image_is_registered_as_legacy_bios(deploy: Command, world: "Worl
     assert refused.status == 1 and "SEV-SNP needs UEFI" in refused.last_line
 
 
-@pytest.mark.parametrize("suffix", ["raw", "qcow2", "vmdk", "tar.gz"])
+@pytest.mark.parametrize(
+    "suffix", ["raw", *(pytest.param(each, marks=pytest.mark.slow) for each in ("vmdk", "tar.gz"))]
+)
 def test_an_image_of_any_format_is_sent_as_the_disk_in_it(
     deploy: Command, application: Path, world: "World", ec2: Any, tmp_path: Path, suffix: str
 ) -> None:
@@ -510,6 +512,7 @@ def test_uefi_data_is_written_for_terraform(deploy: Command, tmp_path: Path) -> 
     assert main(["deploy", "uefi-data", str(tmp_path / "nowhere")]) == 1
 
 
+@pytest.mark.slow
 def test_a_process_shows_progress_in_lines_and_nothing_with_quiet(
     deploy_process: Callable[..., "subprocess.Popen[str]"], application: Path, world: "World"
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
-from conftest import SMALL_DISK, Command
+from clouds import SMALL_DISK, Command
 from strict_aws.world import Request
 from test_ec2_deploy import NOTHING, everything
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from conftest import Command, Ran
+from clouds import Command, Ran
 from strict_aws.world import Answer, CutOff, Request
 from test_ec2_deploy import NOTHING, everything
 
@@ -92,10 +92,18 @@ DENIED = "User: arn:aws:iam::123456789012:user/u is not authorized. Encoded auth
 @pytest.mark.parametrize(
     ("operation", "answer"),
     [
-        ("StartSnapshot", Answer(403, "AccessDeniedException", DENIED, "UNAUTHORIZED_ACCOUNT")),
+        pytest.param(
+            "StartSnapshot",
+            Answer(403, "AccessDeniedException", DENIED, "UNAUTHORIZED_ACCOUNT"),
+            marks=pytest.mark.slow,
+        ),
         ("PutSnapshotBlock", Answer(403, "AccessDeniedException", DENIED, "UNAUTHORIZED_ACCOUNT")),
-        ("CompleteSnapshot", Answer(403, "AccessDeniedException", DENIED, "DEPENDENCY_ACCESS_DENIED")),
-        ("RegisterImage", Answer(403, "UnauthorizedOperation", DENIED)),
+        pytest.param(
+            "CompleteSnapshot",
+            Answer(403, "AccessDeniedException", DENIED, "DEPENDENCY_ACCESS_DENIED"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("RegisterImage", Answer(403, "UnauthorizedOperation", DENIED), marks=pytest.mark.slow),
         ("RunInstances", Answer(403, "UnauthorizedOperation", DENIED)),
     ],
 )
@@ -119,6 +127,7 @@ def test_a_look_that_is_not_allowed_is_a_warning(deploy: Command, application: P
     assert ran.status == 0 and re.search("warning +vCPU quota: not looked at", ran.err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "code", "words"),
     [
@@ -371,7 +380,7 @@ def noisy_image(folder: Path, blocks: int) -> Path:
     """A disk image that boots and has so many more blocks of noise."""
     from random import Random
 
-    from conftest import ROOT
+    from clouds import ROOT
 
     from images.build import build
 

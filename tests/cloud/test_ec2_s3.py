@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from conftest import Command
+from clouds import Command
 from strict_aws import ebs
 from strict_aws.world import Answer, CutOff, Request
 from test_ec2_deploy import NOTHING, everything

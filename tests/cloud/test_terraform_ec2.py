@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from conftest import ROOT
+from clouds import ROOT
 from test_ec2_deploy import NOTHING, everything
 from test_ec2_killed import BUCKET
 
