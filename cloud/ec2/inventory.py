@@ -90,6 +90,8 @@ def _import_tasks(ec2: "EC2Client", region: str, run: str, name: str) -> Iterato
 
 
 def _objects(aws: Aws, bucket: str, run: str) -> Iterator[Found]:
+    if not _ignoring(lambda: aws.s3().head_bucket(Bucket=bucket), "404", "NoSuchBucket"):
+        return  # a journal may know of one that is gone
     for page in aws.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{PREFIX}{run}"):
         for each in page.get("Contents", []):
             key_run = each["Key"].removeprefix(PREFIX).partition("/")[0]

@@ -75,6 +75,15 @@ def test_what_a_broken_off_import_has_left_is_destroyed(
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET) and everything() == NOTHING
 
 
+def test_a_bucket_that_is_gone_does_not_keep_a_run_from_being_destroyed(
+    deploy: Command, application: Path, world: "World", s3: Any
+) -> None:
+    assert deploy("ec2", application, *WORDS, "--image-only").status == 0
+    s3.delete_bucket(Bucket=BUCKET)
+    assert "available" in deploy("status").out
+    assert deploy("destroy", "hello").status == 0 and everything() == NOTHING
+
+
 def test_an_upload_in_parts_that_is_cut_leaves_no_parts(
     deploy: Command, world: "World", s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
