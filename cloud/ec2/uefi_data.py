@@ -8,8 +8,6 @@ awslabs/python-uefivars.
 
 import zlib
 from base64 import b64encode
-from functools import cache
-from importlib.resources import files
 from struct import pack
 from uuid import UUID
 
@@ -39,7 +37,10 @@ def uefi_data(keys: SecureBootKeys) -> str:
     """The text for UefiData that gives a machine these keys, and with them Secure Boot. Unfit if it is too long for AWS."""
     variables = list(keys.items())
     stream = pack("<Q", len(variables)) + b"".join(_variable(name, contents) for name, contents in variables)
-    compressor = zlib.compressobj(9, zdict=_dictionary())
+    # The format's preset dictionary is published there, and nowhere else.
+    from pyuefivars.aws_v0 import UEFIVarStoreV0  # type: ignore[import-untyped]
+
+    compressor = zlib.compressobj(9, zdict=UEFIVarStoreV0.dict)
     body = pack("<I", _VERSION) + compressor.compress(stream) + compressor.flush()
     text = b64encode(_MAGIC + pack("<I", google_crc32c.value(body)) + body).decode()
     if len(text) > MOST_CHARACTERS:
@@ -63,8 +64,3 @@ def _variable(name: str, contents: bytes) -> bytes:
 
 def _sized(data: bytes) -> bytes:
     return pack("<Q", len(data)) + data
-
-
-@cache
-def _dictionary() -> bytes:
-    return files("cloud.ec2").joinpath("uefi_data.dictionary").read_bytes()
