@@ -34,7 +34,7 @@ _CODES: dict[str, tuple[type[CloudError], str]] = {
     "RESOURCE_NOT_FOUND": (Gone, "run the same command again: it is made anew"),
     "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE": (Failed, "delete what uses it, then run this again"),
     "RESOURCE_NOT_READY": (Failed, "wait a minute and run the same command again"),
-    "PERMISSIONS_ERROR": (Denied, "ask for the roles that docs/deploy-gce.md lists"),
+    "PERMISSIONS_ERROR": (Denied, "ask for the roles that docs/deploy.md lists"),
     "CONDITION_NOT_MET": (Denied, "an organisation policy forbids it: ask who administers the organisation"),
     "UNSUPPORTED_OPERATION": (Unfit, "choose other options: this combination is not offered"),
     "INVALID_FIELD_VALUE": (Unfit, "choose other options"),

@@ -60,7 +60,7 @@ def finishes(runner: Runner) -> None:
     [
         ("ZONE_RESOURCE_POOL_EXHAUSTED", QuotaExceeded, "try another --zone or --machine-type, or the same later"),
         ("QUOTA_EXCEEDED", QuotaExceeded, "ask for a higher quota"),
-        ("PERMISSIONS_ERROR", Denied, r"docs/deploy-gce\.md lists"),
+        ("PERMISSIONS_ERROR", Denied, r"docs/deploy\.md lists"),
         ("CONDITION_NOT_MET", Denied, "organisation policy"),
         ("UNSUPPORTED_OPERATION", Unfit, "choose other options"),
         ("SOMETHING_NEW", Failed, "run the same command again"),
@@ -173,7 +173,7 @@ def test_billing_that_is_off(gce: Runner) -> None:
 def test_a_permission_that_is_missing(gce: Runner) -> None:
     text = "Required 'compute.images.create' permission for 'projects/our-project/global/images/app'"
     gce.google.strike = failing(Refused(403, "forbidden", text), at="POST projects/our-project/global/images")
-    said = refused(gce, Denied, r"Required 'compute\.images\.create' permission .*docs/deploy-gce\.md lists")
+    said = refused(gce, Denied, r"Required 'compute\.images\.create' permission .*docs/deploy\.md lists")
     assert gce.google.world.calls.count("compute.images.insert") == 0 and "trying again" not in gce.told.getvalue()
     assert "projects/our-project/global/images" in said
     finishes(gce)
