@@ -71,7 +71,7 @@ class ImageStep(Step):
             if operation is not None:
                 operations.wait_for(self._gce, operation, f"image {self._image} to be made")
             image = self._gce.patience.wait_for(f"image {self._image} to be ready", self._ready, self._gce.place)
-        except Failed:
+        except CloudError:
             self._remove_failed()
             raise
         return {
@@ -98,7 +98,7 @@ class ImageStep(Step):
 
     def _remove_failed(self) -> None:
         image = find_image(self._gce, self._image)
-        if image is not None and image.labels.get(RUN) == self._labels.run:
+        if image is not None and image.status == "FAILED" and image.labels.get(RUN) == self._labels.run:
             operations.delete(self._gce, CLIENT, f"image {self._image}", zonal=False, image=self._image)
 
 

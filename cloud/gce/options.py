@@ -1,7 +1,7 @@
 """What Order.options and Order.access hold for Compute Engine, read once, and names that are made of them."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cloud.errors import CloudError, Unfit
@@ -57,7 +57,7 @@ class Access:
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Access":
         """From Order.access, of which any part may lack."""
-        return cls(**plain)
+        return cls(**{one.name: plain[one.name] for one in fields(cls) if one.name in plain})
 
 
 def project_and_zone(place: str) -> tuple[str, str]:

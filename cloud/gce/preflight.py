@@ -32,7 +32,7 @@ def checks(gce: Gce, order: Order, labels: Labels) -> list[Check]:
     if order.product == PRODUCT_INSTANCE:
         machine, check = _machine(gce, options)
         found += [check, *_processor(zone, options), *_network_card(options)]
-    found += _allowed("quotas", lambda: _quotas(gce, order, options, machine))
+    found += _allowed("quotas", lambda: _quotas(gce, order, labels, machine))
     found += _allowed("names", lambda: _names(gce, order, options, labels))
     if options.bucket is not None:
         found += _allowed("bucket", lambda: _bucket(gce, str(options.bucket)))
@@ -116,27 +116,37 @@ def _network_card(options: GceOptions) -> Iterator[Check]:
         yield Check("network card", BAD, f"{options.machine_type} has no VirtIO card; say --nic gvnic")
 
 
-def _quotas(gce: Gce, order: Order, options: GceOptions, machine: Any) -> list[Check]:
-    """Every quota that the API names and that this deployment counts against."""
-    disk = max(LEAST_DISK_GIB, -(-order.image.size // GIB))
-    project = {"IMAGES": 1.0}
+def _quotas(gce: Gce, order: Order, labels: Labels, machine: Any) -> list[Check]:
+    """Every quota that the API names and that what is not there yet counts against."""
+    options = GceOptions.of(order.options)
+    project: dict[str, float] = {}
     region: dict[str, float] = {}
-    if machine is not None:
-        family = options.machine_type.partition("-")[0].upper()
+    there = gce.call("RegionsClient", "get", region=gce.region)
+    if find_image(gce, image_name(labels, options)) is None:
+        project["IMAGES"] = 1
+    if machine is not None and find_instance(gce, instance_name(labels)) is None:
         cpus = float(machine.guest_cpus)
-        prefix = "PREEMPTIBLE_" if options.spot else ""
+        disk = "SSD_TOTAL_GB" if options.disk_type in ("pd-ssd", "pd-balanced") else "DISKS_TOTAL_GB"
+        limits = {quota.metric: quota.limit for quota in there.quotas}
         region = {
             "INSTANCES": 1,
-            f"{prefix}CPUS": cpus,
-            f"{family}_CPUS": cpus,
-            "SSD_TOTAL_GB" if options.disk_type in ("pd-ssd", "pd-balanced") else "DISKS_TOTAL_GB": disk,
+            _cpu_quota(options, limits): cpus,
+            disk: max(LEAST_DISK_GIB, -(-order.image.size // GIB)),
         }
         if options.public:
             region["IN_USE_ADDRESSES"] = 1
         project["CPUS_ALL_REGIONS"] = cpus
     short = _short(gce.call("ProjectsClient", "get"), "the project", project)
-    short += _short(gce.call("RegionsClient", "get", region=gce.region), gce.region, region)
+    short += _short(there, gce.region, region)
     return short or [Check("quotas", OK, "enough of those that the API tells")]
+
+
+def _cpu_quota(options: GceOptions, limits: dict[str, float]) -> str:
+    """The one that a machine counts against: Spot's where the project has one, else its family's, else the common one."""
+    if options.spot and limits.get("PREEMPTIBLE_CPUS"):
+        return "PREEMPTIBLE_CPUS"
+    family = f"{options.machine_type.partition('-')[0].upper()}_CPUS"
+    return family if family in limits else "CPUS"
 
 
 def _short(owner: Any, where: str, wanted: dict[str, float]) -> list[Check]:

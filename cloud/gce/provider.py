@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cloud.errors import Gone
+from cloud.errors import Denied, Gone
 from cloud.gce import bucket, image, instance, operations, preflight, serial, upload
 from cloud.gce.options import ZONE, Access, GceOptions, project_and_zone
 from cloud.gce.refusals import gce_words
@@ -106,7 +106,11 @@ class GceProvider(Provider):
 
     def _stored(self) -> Iterator[Found]:
         """Buckets of runs, and what lies in the bucket that a person named."""
-        for one in bucket.buckets(self._gce):
+        try:
+            made = bucket.buckets(self._gce)
+        except Denied:
+            made = []  # who may not look for buckets has not made any
+        for one in made:
             resource = Resource(bucket.KIND, one.name, self.place)
             yield Found(resource, dict(one.labels), "there", int(one.time_created.timestamp()))
         for name in self._gce.access.buckets:

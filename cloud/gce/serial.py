@@ -9,6 +9,8 @@ from cloud.gce.session import Gce
 from cloud.resource import Resource
 
 _PAUSE = 1.0
+_READS = 50
+"""In a row, before the machine's state is looked at again: a machine may write faster than it is read."""
 _OVER = ("STOPPED", "TERMINATED", "SUSPENDED")
 
 
@@ -19,7 +21,9 @@ def console(gce: Gce, instance: Resource, follow: bool) -> Iterator[str]:
         # First the state, then the text: what was written before the end is not missed.
         there = find_instance(gce, instance.id)
         over = there is None or there.status in _OVER
-        while text := _next(gce, instance, joiner):
+        for _ in range(_READS):
+            if not (text := _next(gce, instance, joiner)):
+                break
             yield text
         if over or not follow:
             return

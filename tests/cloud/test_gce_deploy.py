@@ -157,6 +157,29 @@ def test_a_machine_that_is_not_what_was_asked_for_is_said_so(gce: Runner) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_guest_that_ends_at_once_is_no_failure(gce: Runner) -> None:
+    """It is on no CPU any more when it is looked at."""
+
+    def end(moment: str, what: str) -> None:
+        for instance in gce.google.world.instances.values():
+            if instance["status"] == "RUNNING":
+                instance |= {"status": "TERMINATED", "cpuPlatform": "Unknown CPU Platform"}
+
+    gce.google.strike = end
+    run = gce.deploy()
+    assert run is not None and run.steps["instance"].facts["snp"] is True
+
+
+def test_a_machine_on_another_processor_is_said_so(gce: Runner) -> None:
+    def move(moment: str, what: str) -> None:
+        for instance in gce.google.world.instances.values():
+            instance["cpuPlatform"] = "AMD Rome"
+
+    gce.google.strike = move
+    with pytest.raises(Failed, match="the API says SEV_SNP on AMD Rome; .*must not be trusted"):
+        gce.deploy()
+
+
 def test_a_dry_run_makes_nothing_and_shows_all(gce: Runner) -> None:
     assert gce.deploy(dry_run=True) is None
     assert not gce.google.world.left and not gce.google.world.bodies and not gce.folder.exists()

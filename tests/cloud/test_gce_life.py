@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from gce_run import Runner
+from strict_gce.errors import Refused
 from strict_gce.world import OLD_ZONE, PROJECT, ZONE
 
 from cloud.destroy import destroy_run, leftovers, merge
@@ -113,6 +114,19 @@ def test_an_archive_in_the_persons_bucket_is_found_without_the_journal(gce: Runn
     (run,) = merge(Journal(gce.folder / "none"), provider)
     destroy_run(provider, Journal(gce.folder / "none"), run.run, quiet)
     assert world.left == ["bucket mine"]
+
+
+def test_who_may_not_list_buckets_may_use_one(gce: Runner) -> None:
+    world = gce.google.world
+    world.buckets["mine"] = {"name": "mine", "timeCreated": world.stamp(), "labels": {}}
+
+    def deny(moment: str, what: str) -> None:
+        if what == "GET b":
+            raise Refused(403, "forbidden", "we@example.org does not have storage.buckets.list access")
+
+    gce.google.strike = deny
+    run = gce.deploy(gce.order(bucket="mine"))
+    assert run is not None and run.state == "complete"
 
 
 def test_a_refused_deletion_is_said(gce: Runner) -> None:

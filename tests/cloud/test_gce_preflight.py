@@ -49,7 +49,7 @@ def test_what_compute_engine_would_refuse_is_said_first(gce: Runner, options: di
     ("metric", "options"),
     [
         ("N2D_CPUS", {}),
-        ("CPUS", {}),
+        ("CPUS", {"machine_type": "n1-standard-1", "snp": False}),
         ("INSTANCES", {}),
         ("IMAGES", {}),
         ("CPUS_ALL_REGIONS", {}),
@@ -70,6 +70,22 @@ def test_a_quota_that_just_fits(gce: Runner) -> None:
     gce.google.world.quotas = {"N2D_CPUS": (8, 6), "INSTANCES": (1, 0), "SSD_TOTAL_GB": (10, 0)}
     assert gce.deploy(dry_run=True) is None
     assert not lines(gce, BAD)
+
+
+def test_what_is_there_already_needs_no_quota(gce: Runner) -> None:
+    gce.deploy()
+    gce.google.world.quotas = dict.fromkeys(("N2D_CPUS", "INSTANCES", "IMAGES", "SSD_TOTAL_GB"), (1, 1))
+    assert gce.deploy() is not None
+
+
+@pytest.mark.parametrize("limit", [0, 8])
+def test_spot_counts_against_its_own_quota_where_there_is_one(gce: Runner, limit: int) -> None:
+    gce.google.world.quotas = {"PREEMPTIBLE_CPUS": (limit, 0), "N2D_CPUS": (8, 8)}
+    if limit:
+        gce.deploy(gce.order(spot=True), dry_run=True)
+    else:
+        with pytest.raises(Unfit, match="N2D_CPUS in europe-west4: 8 of 8"):
+            gce.deploy(gce.order(spot=True), dry_run=True)
 
 
 def test_all_that_is_wrong_is_shown_at_once(gce: Runner) -> None:

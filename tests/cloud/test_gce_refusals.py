@@ -83,9 +83,10 @@ def test_a_quota_error_names_the_quota(gce: Runner) -> None:
     refused(gce, QuotaExceeded, r"limit 8 of compute\.googleapis\.com/n2d_cpus")
 
 
-def test_an_image_that_cannot_be_imported_goes_and_is_made_anew(gce: Runner) -> None:
-    gce.google.world.operation_error["compute.images.insert"] = {"code": "INTERNAL_ERROR", "message": "import failed"}
-    refused(gce, Failed, r"INTERNAL_ERROR: import failed; it is Google's: run the same command again")
+@pytest.mark.parametrize("code", ["INTERNAL_ERROR", "QUOTA_EXCEEDED"])
+def test_an_image_that_cannot_be_imported_goes_and_is_made_anew(gce: Runner, code: str) -> None:
+    gce.google.world.operation_error["compute.images.insert"] = {"code": code, "message": "import failed"}
+    refused(gce, CloudError, rf"{code}: import failed; ")
     assert not gce.google.world.images
     finishes(gce)
 
