@@ -176,7 +176,7 @@ def test_a_machine_on_another_processor_is_said_so(gce: Runner) -> None:
             instance["cpuPlatform"] = "AMD Rome"
 
     gce.google.strike = move
-    with pytest.raises(Failed, match="the API says SEV_SNP on AMD Rome; .*must not be trusted"):
+    with pytest.raises(Failed, match=r"the API says SEV_SNP on AMD Rome; .*must not be trusted"):
         gce.deploy()
 
 

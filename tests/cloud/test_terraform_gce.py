@@ -12,7 +12,7 @@ from typing import Any
 
 import hcl2
 import pytest
-from conftest import needs
+from clouds import needs
 
 MODULE = Path(__file__).parents[2] / "terraform" / "gce"
 FILES = sorted(MODULE.rglob("*.tf"))
