@@ -1,6 +1,8 @@
 """`cvmboot deploy gce` as a person types it: output, exit status, the record, the journal, and what goes with them."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,13 @@ def test_wrong_words_are_usage(
 ) -> None:
     status, _, err = here("deploy", "gce", application, *ZONE, *words)
     assert status == 2 and wanted in err and len(err.splitlines()) == 1 and not google.world.calls
+
+
+def test_googles_clients_are_imported_by_the_command_that_needs_them() -> None:
+    """They take two seconds."""
+    code = "import sys, cvmboot.commands, cloud.gce.provider; print([n for n in sys.modules if n in ('google', 'requests')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_zone_is_needed(google: Server, here: Here, application: Path) -> None:

@@ -56,11 +56,14 @@ def test_what_others_made_stays(gce: Runner) -> None:
     assert run is not None
     world.images["theirs"] = {"name": "theirs", "id": "1", "status": "READY", "labels": {"cvmboot": "hello"},
                               "creationTimestamp": world.stamp()}  # fmt: skip
+    # Anyone may write a label: with ours and no run of ours it is still theirs.
+    world.disks[f"{ZONE}/copied"] = {"name": "copied", "id": "3", "users": [], "creationTimestamp": world.stamp(),
+                                     "labels": {"cvmboot": "1", "cvmboot-zone": ZONE, "cvmboot-run": "x"}}  # fmt: skip
     world.buckets["cvmboot-theirs"] = {"name": "cvmboot-theirs", "timeCreated": world.stamp(), "labels": {}}
     world.disks[f"{ZONE}/theirs"] = {"name": "theirs", "id": "2", "users": [], "labels": {}}
     assert [one.run for one in merge(Journal(gce.folder), gce.provider())] == [run.run]
     gce.destroy(run)
-    assert sorted(world.left) == ["bucket cvmboot-theirs", f"disk {ZONE}/theirs", "image theirs"]
+    assert sorted(world.left) == ["bucket cvmboot-theirs", f"disk {ZONE}/copied", f"disk {ZONE}/theirs", "image theirs"]
 
 
 def test_all_pages_of_a_list_are_read(gce: Runner) -> None:

@@ -144,18 +144,34 @@ def test_an_answer_that_is_lost_makes_nothing_twice(gce: Runner, at: str) -> Non
     assert gce.google.strike is not None and len(gce.google.world.operations) <= 4
 
 
-def test_a_request_id_is_the_same_in_each_try_and_another_for_each_thing(gce: Runner) -> None:
-    gce.google.strike = failing(Cut(), 2, at="/instances", moment="after")
-    finishes_once_replayed(gce)
+@pytest.mark.parametrize("journal_is_lost", [False, True])
+def test_what_was_accepted_unseen_is_not_made_twice(gce: Runner, journal_is_lost: bool) -> None:
+    """The answer is lost, the process gives up, and the image is not shown yet when the next one looks.
 
+    With the journal the requestId is the same, and so is the answer; without it the name is taken, by ourselves.
+    """
+    images = "projects/our-project/global/images"
+    gce.timeout = 1
+    gce.google.strike = failing(Cut(), at=f"POST {images}", moment="after")
+    refused(gce, Unreachable, "Google does not answer")
+    asked_again = []
+    if journal_is_lost:
+        for file in gce.folder.iterdir():
+            file.unlink()
 
-def finishes_once_replayed(runner: Runner) -> None:
-    runner.deploy()
-    used = list(runner.google.world.requests)
-    inserts = [
-        operation for operation in runner.google.world.operations.values() if operation["operationType"] == "insert"
-    ]
-    assert len(inserts) == 2 == len({operation["clientOperationId"] for operation in inserts}) and len(used) == 2
+    def hide(moment: str, what: str) -> None:
+        if what == f"POST {images}":
+            asked_again.append(what)
+        if moment == "before" and what.startswith(f"GET {images}/") and not asked_again:
+            raise Refused(404, "notFound", f"The resource '{what}' was not found")
+
+    gce.timeout, gce.google.strike = 20, hide
+    run = gce.deploy()
+    assert run is not None and run.state == "complete" and asked_again
+    made = [one for one in gce.google.world.operations.values() if one["operationType"] == "insert"]
+    assert len(made) == 2
+    used = gce.google.world.request_ids["compute.images.insert"]
+    assert len(used) >= 2 and len(set(used)) == (2 if journal_is_lost else 1)
 
 
 def test_an_api_that_is_not_enabled(gce: Runner) -> None:

@@ -56,6 +56,8 @@ class Compute:
             raise not_found(f"projects/{PROJECT}/zones/{call.path['zone']}")
         if call.body is not None:
             self._world.bodies.setdefault(call.id, []).append(call.body)
+        if "requestId" in call.query:
+            self._world.request_ids.setdefault(call.id, []).append(call.query["requestId"])
         return self._methods[call.id](call)
 
     def _project(self, call: Call) -> Answer:
@@ -230,6 +232,7 @@ class Compute:
         instance = self._get(self._world.instances, _zonal(call, "instance"))
         if int(call.query.get("port", "1")) != 1:
             return {"contents": "", "start": "0", "next": "0"}
+        self._world.console_starts.append(int(call.query.get("start", "0")))
         said = instance.get("_said", 0)
         text = "".join(self._world.console[:said])
         if said < len(self._world.console):

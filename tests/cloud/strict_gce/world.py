@@ -39,6 +39,8 @@ class World:
     console: list[str] = field(default_factory=lambda: ["cvmboot sample\r\n", "hello\r\n", "> "])
     """What an instance writes, piece by piece, one for each time it is asked."""
     ends_after_console: bool = True
+    console_starts: list[int] = field(default_factory=list)
+    """From where the console was asked for."""
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     instances: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By zone/name, as disks."""
@@ -46,6 +48,8 @@ class World:
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, tuple[str, str]] = field(default_factory=dict)
     """requestId: (the method and body, the operation's name)."""
+    request_ids: dict[str, list[str]] = field(default_factory=dict)
+    """What came, by method, in the order of arrival."""
     buckets: dict[str, dict[str, Any]] = field(default_factory=dict)
     objects: dict[tuple[str, str], "StoredObject"] = field(default_factory=dict)
     sessions: dict[str, "Session"] = field(default_factory=dict)
