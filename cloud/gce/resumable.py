@@ -30,17 +30,23 @@ class _SessionLost(Exception):
     """Cloud Storage has forgotten the session: begin another."""
 
 
+class _Stopped(Exception):
+    """Nobody wants the rest: another part failed, or a person pressed Ctrl-C."""
+
+
 class _Body:
     """Bytes for `requests`, which asks for the length first: then it sends Content-Length instead of chunks."""
 
-    def __init__(self, archive: Archive, start: int, end: int, sent: "_Progress") -> None:
-        self._archive, self._start, self._end, self._sent = archive, start, end, sent
+    def __init__(self, archive: Archive, start: int, end: int, sent: "_Progress", stop: threading.Event) -> None:
+        self._archive, self._start, self._end, self._sent, self._stop = archive, start, end, sent, stop
 
     def __len__(self) -> int:
         return self._end - self._start
 
     def __iter__(self) -> Iterator[bytes]:
         for data in self._archive.pieces(self._start, self._end):
+            if self._stop.is_set():
+                raise _Stopped
             yield data
             self._sent.reached(self._sent.at + len(data))
 
@@ -64,6 +70,11 @@ class Sender:
         self._gce, self._archive = gce, archive
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ends every send() that is under way, as soon as its connection lets it."""
+        self._stop.set()
 
     def send(self, blob: "Blob", start: int, end: int, bar: Bar) -> None:
         """Makes `blob`, which must not be there, of the archive's bytes from `start` to `end`. CloudError."""
@@ -98,9 +109,11 @@ class Sender:
     def _send(self, address: str, start: int, end: int, sent: _Progress) -> dict[str, Any]:
         size, failures, known, last = end - start, 0, True, 0
         while failures < _TRIES:
+            if self._stop.is_set():
+                raise _Stopped
             arrived = sent.at
             if known:
-                body = _Body(self._archive, start + arrived, end, sent)
+                body = _Body(self._archive, start + arrived, end, sent, self._stop)
                 answer = self._put(address, body, f"bytes {arrived}-{size - 1}/{size}" if size else "bytes */0")
             else:
                 # What was sent is not what arrived: nothing more goes out before the server has said how far it is.
@@ -117,7 +130,7 @@ class Sender:
                 self._gce.tell(f"upload broken off after {now} of {size} bytes; going on")
             else:
                 failures += 1
-            if failures:
+            if failures and not self._stop.is_set():
                 self._gce.patience.pause(min(0.25 * 2.0**failures, 16))
         raise Unreachable(
             "the upload broke off again and again",

@@ -152,13 +152,14 @@ def _parts(size: int) -> Iterator[tuple[int, int]]:
 
 
 def _side_by_side(sender: Sender, missing: "list[tuple[Blob, int, int]]", bar: Any) -> None:
-    """Sends several parts at once; after a failure no further one is begun, and the first failure is raised."""
+    """Sends several parts at once; after a failure, or Ctrl-C, the others end too, and the first failure is raised."""
     with ThreadPoolExecutor(_AT_ONCE, "upload") as pool:
         running = [pool.submit(sender.send, blob, start, end, bar) for blob, start, end in missing]
         try:
             for each in running:
                 each.result()
         except BaseException:
+            sender.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

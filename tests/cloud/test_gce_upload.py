@@ -3,6 +3,7 @@
 import io
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from gce_run import Runner
 from strict_gce.errors import Refused
-from strict_gce.server import Cut
+from strict_gce.server import Cut, Server
 from strict_gce.signin import TOKEN_PREFIX
 from strict_gce.storage import crc32c
 
@@ -281,6 +282,34 @@ def test_no_secret_is_told_written_or_raised(big: Runner, monkeypatch: pytest.Mo
     seen = big.written() + "".join(map(str, errors)) + "".join(capfd.readouterr())
     secret = big.google.sign_in._tokens
     assert not [word for word in (*sessions, *secret, "PRIVATE KEY", TOKEN_PREFIX) if word in seen]
+
+
+def test_ctrl_c_ends_an_upload_at_once(google: Server, state: Path, tmp_path: Path) -> None:
+    """Its threads too: parts can be gigabytes."""
+    blob = tmp_path / "blob"
+    blob.write_bytes(os.urandom(20 << 20))
+    started, running, over = threading.Event(), threading.Event(), threading.Event()
+
+    def stall(moment: str, what: str) -> None:
+        if moment == "bytes":
+            running.wait(60)
+            if not started.is_set():
+                started.set()
+                process.send_signal(signal.SIGINT)
+            over.wait(0.5)  # each piece of 80 takes so long until the process has ended
+
+    google.strike = stall
+    words = ["deploy", "gce", "samples/built/hello.efi", "--zone", "europe-west4-a", "--add", f"{blob}:b", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cvmboot", *words, "--state", str(state)], cwd=Path(__file__).parents[2]
+    )
+    running.set()
+    try:
+        assert process.wait(100) == 130
+    finally:
+        over.set()
+        process.kill()
+    assert started.is_set() and google.world.bytes_received < 20 << 20
 
 
 def test_a_full_disk_gives_no_half_archive(gce: Runner, tmp_path: Path, state: Path, big_source: Source) -> None:
