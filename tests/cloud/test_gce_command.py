@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clouds import ROOT
 from strict_gce.server import Server
 from strict_gce.signin import TOKEN_PREFIX
 
@@ -86,6 +87,17 @@ def test_a_dry_run_as_json(google: Server, here: Here, application: Path, state:
     assert status == 0 and not err and not state.exists() and not google.world.left
     assert [row["action"] for row in plan["steps"]] == ["create"] * 4
     assert {check["outcome"] for check in plan["checks"]} == {"ok"}
+
+
+def test_an_elf_unikernel_goes_as_a_bios_image(google: Server, here: Here) -> None:
+    unikernel = ROOT / "samples" / "built" / "unikernel_pvh.elf"
+    status, _, err = here("deploy", "gce", unikernel, *ZONE, "--snp")
+    assert status == 1 and "boots by BIOS, SEV-SNP needs UEFI: deploy an EFI application" in err
+    assert here("deploy", "gce", unikernel, *ZONE, "--nic", "virtio")[0] == 0
+    (image,) = google.world.bodies["compute.images.insert"]
+    assert {one["type"] for one in image["guestOsFeatures"]} == {"GVNIC", "VIRTIO_SCSI_MULTIQUEUE"}
+    (machine,) = google.world.bodies["compute.instances.insert"]
+    assert "shieldedInstanceConfig" not in machine and machine["networkInterfaces"][0]["nicType"] == "VIRTIO_NET"
 
 
 def test_secure_boot_keys_from_a_folder(
