@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks import attest, calls, cloud, images, qemu, snp
+from benchmarks import attest, calls, cloud, cloud_gce, images, qemu, snp
 from benchmarks.figures import AT_MOST, TIMES_FASTER, Figure, Limit, table
 from benchmarks.session import PROMPT, Session, Silent
 
@@ -52,6 +52,7 @@ class Benchmarks:
         yield from self._at_the_prompt()
         yield from images.figures(self._runs, *self._image("go-boot"))
         yield from cloud.figures(self._runs, *self._image("go-boot"))
+        yield from cloud_gce.figures(self._runs)
 
     def _image(self, name: str) -> tuple[Path | None, str]:
         """A guest's file, or None and why there is none."""

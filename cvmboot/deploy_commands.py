@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cvmboot import deploy_ec2
+from cvmboot import deploy_ec2, deploy_gce
 from cvmboot.deploy_common import AsJson, DryRun, State, cloud_errors, follow_console, journal_in
 from cvmboot.errors import CvmbootError, UsageError
 
@@ -34,6 +34,7 @@ EPILOG = """Examples:
 """
 app = typer.Typer(help=HELP, epilog=EPILOG, no_args_is_help=True)
 app.command("ec2", help=deploy_ec2.HELP, epilog=deploy_ec2.EPILOG)(deploy_ec2.deploy)
+app.command("gce", help=deploy_gce.HELP, epilog=deploy_gce.EPILOG)(deploy_gce.deploy)
 
 _Wanted = Annotated[
     str | None, typer.Argument(help="A run, or a deployment's name.", metavar="RUN|NAME", show_default=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clouds import COMMAND, ROOT, SMALL_DISK, Command, Ran, needs
+from gce_fixtures import certificate, cvmboot_process, gce, google, google_server, small_source  # noqa: F401
 
 if TYPE_CHECKING:
     from strict_aws.server import Server
