@@ -46,6 +46,13 @@ def test_frames_made_by_scapy(program, nic):
         vm.sendline(up(nic, mac=GUEST_MAC))
         vm.expect("ssh://")
         to_guest = Ether(src=MAC, dst=GUEST_MAC)
+
+        def listens() -> bool:
+            """The driver starts a moment after it has said so; what comes before is lost."""
+            wire.send(bytes(to_guest / ARP(op=1, hwsrc=MAC, psrc=OURS, pdst=GUEST)))
+            return any(ARP in f and f[ARP].op == 2 and f[ARP].psrc == GUEST for f in list(came))
+
+        until(listens, "an answer to ARP")
         for number, size in enumerate((0, 1, 18, 56, 1000, 1472, 4000, 9000)):
             payload = bytes(n % 251 for n in range(size))
             echo = IP(src=OURS, dst=GUEST) / ICMP(id=0x7777, seq=number) / Raw(payload)
