@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,17 +123,47 @@ def name_of(common: Common) -> str:
     return common.name
 
 
-def deploy_with(
-    common: Common,
-    provider: "Provider",
-    order: "Order",
-    source: "Source",
-    launch_digest: Callable[["Record"], tuple[str, str]] | None = None,
+def deploy(
+    cloud: str,
+    given: Common,
+    place: str,
+    options: dict[str, Any],
+    access: dict[str, Any],
+    keys: Path | None,
+    size: str | None,
+    add: list[str] | None,
 ) -> int:
-    """Carry an order out and show what came of it; gives the exit status.
+    """Deploy what the command line asks for; gives the exit status.
 
-    `launch_digest` gives (hex digits, of what) for the record, when the firmware is known.
+    `place` is where in the cloud, as its provider has it; `options` make the order, `access` is about how to reach the cloud.
     """
+    from cloud.labels import PRODUCT_IMAGE, PRODUCT_INSTANCE
+    from cloud.order import Order
+    from cloud.providers import provider_at
+    from cloud.secure_boot_keys import read_keys
+    from cvmboot.deploy_image import source_of
+
+    name = name_of(given)
+    with cloud_errors():
+        read = read_keys(keys) if keys is not None else None
+        source = source_of(given.app, size=size, add=add)
+        provider = provider_at(cloud, place, access)
+        product = PRODUCT_IMAGE if given.image_only else PRODUCT_INSTANCE
+        order = Order(cloud, provider.place, name, source.facts, product, options, access, read)
+    return _carry_out(given, provider, order, source)
+
+
+def _launch_digest(given: Common, run: "Record") -> tuple[str, str]:
+    """The launch digest of the instance with the firmware given by --ovmf; ("", "") if it is not known."""
+    if given.ovmf is None or not given.snp:
+        return "", ""
+    from cvmboot.deploy_measure import launch_digest
+
+    return launch_digest(given.ovmf, run.order.provider, int(run.steps["instance"].facts["vcpus"]))
+
+
+def _carry_out(common: Common, provider: "Provider", order: "Order", source: "Source") -> int:
+    """Carry an order out and show what came of it; gives the exit status."""
     from cloud.deploy import Deployment, deploy
     from cloud.progress import Report
     from cloud.record import record_of, write_record
@@ -149,7 +179,7 @@ def deploy_with(
         run = deploy(deployment, order, dry_run=common.dry_run, replace=common.replace)
         if run is None:
             return 0
-        digest, digest_source = launch_digest(run) if launch_digest else ("", "")
+        digest, digest_source = _launch_digest(common, run)
         record = record_of(run, launch_digest=digest, digest_source=digest_source)
         if common.record is not None:
             write_record(common.record, record)

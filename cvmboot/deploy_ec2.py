@@ -1,15 +1,11 @@
 """`cvmboot deploy ec2`: the options of Amazon EC2."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cvmboot import deploy_common as common
 from cvmboot.errors import UsageError
-
-if TYPE_CHECKING:
-    from cloud.journal import Record
 
 HELP = """Make an EBS snapshot, an AMI and an instance of an application on Amazon EC2.
 
@@ -126,38 +122,4 @@ def deploy(
         "copy_to": options["copy_to"],
         "buckets": [bucket] if bucket else [],
     }
-    raise typer.Exit(_deploy(given, region, options, access, secure_boot_keys, size, add))
-
-
-def _deploy(
-    given: common.Common,
-    region: str | None,
-    options: dict[str, Any],
-    access: dict[str, Any],
-    keys: Path | None,
-    size: str | None,
-    add: list[str] | None,
-) -> int:
-    from cloud.labels import PRODUCT_IMAGE, PRODUCT_INSTANCE
-    from cloud.order import Order
-    from cloud.providers import provider_at
-    from cloud.secure_boot_keys import read_keys
-    from cvmboot.deploy_image import source_of
-
-    name = common.name_of(given)
-    with common.cloud_errors():
-        source = source_of(given.app, size=size, add=add)
-        provider = provider_at("ec2", region or "", access)
-        product = PRODUCT_IMAGE if given.image_only else PRODUCT_INSTANCE
-        read = read_keys(keys) if keys is not None else None
-        order = Order("ec2", provider.place, name, source.facts, product, options, access, read)
-    return common.deploy_with(given, provider, order, source, lambda run: _launch_digest(given, run))
-
-
-def _launch_digest(given: common.Common, run: "Record") -> tuple[str, str]:
-    """The launch digest of the instance with the firmware given by --ovmf; ("", "") if it is not known."""
-    if given.ovmf is None or not given.snp:
-        return "", ""
-    from cvmboot.deploy_measure import launch_digest
-
-    return launch_digest(given.ovmf, "ec2", int(run.steps["instance"].facts["vcpus"]))
+    raise typer.Exit(common.deploy("ec2", given, region or "", options, access, secure_boot_keys, size, add))

@@ -1,16 +1,12 @@
 """`cvmboot deploy gce`: the options of Google Compute Engine."""
 
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cvmboot import deploy_common as common
 from cvmboot.errors import UsageError
-
-if TYPE_CHECKING:
-    from cloud.journal import Record
 
 HELP = """Make an image and an instance of an application on Google Compute Engine.
 
@@ -123,47 +119,15 @@ def deploy(
         "bucket": bucket,
     }
     access = {"timeout": timeout, "buckets": [bucket] if bucket else []}
-    raise typer.Exit(_deploy(given, f"{project or ''}/{zone}", options, access, secure_boot_keys, size, add))
-
-
-def _deploy(
-    given: common.Common,
-    place: str,
-    options: dict[str, Any],
-    access: dict[str, Any],
-    keys: Path | None,
-    size: str | None,
-    add: list[str] | None,
-) -> int:
     from cloud.errors import Unfit
     from cloud.gce.options import check_options
-    from cloud.labels import PRODUCT_IMAGE, PRODUCT_INSTANCE
-    from cloud.order import Order
-    from cloud.providers import provider_at
-    from cloud.secure_boot_keys import read_keys
-    from cvmboot.deploy_image import source_of
 
-    name = common.name_of(given)
     try:
         check_options(options)
     except Unfit as error:
         raise UsageError(str(error)) from None
-    with common.cloud_errors():
-        read = read_keys(keys) if keys is not None else None
-        source = source_of(given.app, size=size, add=add)
-        provider = provider_at("gce", place, access)
-        product = PRODUCT_IMAGE if given.image_only else PRODUCT_INSTANCE
-        order = Order("gce", provider.place, name, source.facts, product, options, access, read)
-    return common.deploy_with(given, provider, order, source, lambda run: _launch_digest(given, run))
-
-
-def _launch_digest(given: common.Common, run: "Record") -> tuple[str, str]:
-    """The launch digest of the instance with the firmware given by --ovmf; ("", "") if it is not known."""
-    if given.ovmf is None or not given.snp:
-        return "", ""
-    from cvmboot.deploy_measure import launch_digest
-
-    return launch_digest(given.ovmf, "gce", int(run.steps["instance"].facts["vcpus"]))
+    place = f"{project or ''}/{zone}"
+    raise typer.Exit(common.deploy("gce", given, place, options, access, secure_boot_keys, size, add))
 
 
 def _seconds(text: str) -> int:
