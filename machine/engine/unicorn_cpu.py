@@ -1,7 +1,6 @@
 """One processor of the Unicorn engine: its registers, its hooks, and the run of its guest code."""
 
 import ctypes
-import re
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
@@ -10,7 +9,9 @@ from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine.unicorn_abi import Batch
 from machine.engine.unicorn_debug import DebugHooks
+from machine.engine.unicorn_frames import CodeFrames
 from machine.engine.unicorn_stop import StopFlag
+from machine.engine.unicorn_traps import TrappedInstructions
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
 from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
@@ -22,11 +23,6 @@ _ACCESS = {abi.MEM_READ: READ, abi.MEM_WRITE: WRITE, abi.MEM_FETCH: FETCH}
 _VOID_PAGE = HIGH_START - 0x1000  # physical addresses beyond everything are sent here: reads all ones
 _MSR_EFER = 0xC000_0080
 
-# Instructions that Unicorn executes without asking anybody: each possible first byte gets a hook of its own.
-# RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
-_TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
-_LONGEST = 5
-_SEVERAL = -1
 _TLB_GROWTH = frozenset((400, 1200))
 _TLB_LATER_GROWTH = 8192
 """TLB fills at which to flush: Unicorn doubles its table of 256 entries only then, and only if it is well filled. With 1,024 a
@@ -58,15 +54,8 @@ class UnicornCpu:
         self._mode_key: tuple[int, ...] | None = None
         self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
-        self._hooked: set[int] = set()
-        self._fetched: dict[
-            int, int
-        ] = {}  # pages that could be executed when they were last filled: linear to physical
-        # Where a frame may stand in the TLB as writable and as executable: its linear page, or _SEVERAL.
-        self._writable: dict[int, int] = {}
-        self._executable: dict[int, int] = {}
-        self._watched: set[int] = set()
-        self._looked_through: dict[int, int] = {}
+        self._frames = CodeFrames(self)
+        self._traps = TrappedInstructions(self, engine.handlers)
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
@@ -127,8 +116,6 @@ class UnicornCpu:
         self.hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
         self.hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
         self.hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
-        self._trap = abi.CODE_CALLBACK(self._trapped)
-        self._never = abi.FETCH_PROT_CALLBACK(lambda *_arguments: False)
 
     # -- registers
 
@@ -208,12 +195,12 @@ class UnicornCpu:
 
     # -- what the library calls back; an exception must not cross it, so it is kept and stops the run
 
-    def _failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         if self.error is None:
             self.error = error
         self._lib.emu_stop(self.handle)
 
-    def _raise(self, fault: Fault) -> None:
+    def raise_fault(self, fault: Fault) -> None:
         self.fault = fault
         self._lib.emu_stop(self.handle)
 
@@ -247,20 +234,20 @@ class UnicornCpu:
                 self._unknown.clear()
                 if memory.is_ram(physical):
                     memory.code_pages.add(frame)
-                    self._now_executable(frame, page)
-                    if self._looked_through.get(frame) != page:
-                        self._trap_page(mode, page, physical)
+                    self._frames.now_executable(frame, page)
+                    self._traps.look_through(mode, page, physical)
                 perms = abi.PROT_READ | abi.PROT_EXEC
             elif access == READ and frame in memory.code_pages:
-                looked_through = found.executable and self._executable.get(frame) == page
+                looked_through = found.executable and self._frames.executable_at(frame, page)
                 perms = abi.PROT_READ | (abi.PROT_EXEC if looked_through else 0)
             elif access == WRITE or (found.dirty and found.writable):
-                self._now_writable(frame, page)
+                if self._frames.now_writable(frame, page):
+                    self._traps.changed(frame)
                 perms = abi.PROT_READ | abi.PROT_WRITE
             else:
                 perms = abi.PROT_READ
             if perms & abi.PROT_EXEC:
-                self._fetched[page] = physical if memory.is_ram(physical) else -1
+                self._traps.fetched[page] = physical if memory.is_ram(physical) else -1
             if physical >= HIGH_START and not memory.is_ram(physical):
                 physical = _VOID_PAGE
             target = entry[0]
@@ -273,39 +260,11 @@ class UnicornCpu:
             self.fault = Fault(13, 0)
             return False
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
             return False
         return True
 
-    def _now_executable(self, frame: int, page: int) -> None:
-        """A frame is about to be executable at `page`: nowhere may it stay writable in the TLB."""
-        if self._writable.pop(frame, page) != page:
-            self.flush_translations()
-        if self._executable.setdefault(frame, page) != page:
-            self._executable[frame] = _SEVERAL
-
-    def _now_writable(self, frame: int, page: int) -> None:
-        """A frame is about to be writable at `page`: nowhere may it stay executable, and what is translated of it is watched."""
-        if frame in self._engine.memory.code_pages:
-            self._watch(frame)
-            self._looked_through.pop(frame, None)
-            if self._executable.pop(frame, page) != page:
-                self.flush_translations()
-        if self._writable.setdefault(frame, page) != page:
-            self._writable[frame] = _SEVERAL
-
-    def _watch(self, frame: int) -> None:
-        """Have Unicorn look at each store to a frame, and drop the blocks that the store changes.
-
-        By itself it looks at the first store only: a later one to another block of the page would go unnoticed. It keeps
-        looking at pages for which any memory hook exists. This kind of hook does not slow the rest, and is never called:
-        fetches are refused by the page walk, before Unicorn would ask.
-        """
-        if frame not in self._watched:
-            self._watched.add(frame)
-            self.hook(abi.HOOK_MEM_FETCH_PROT, self._never, frame << 12, (frame << 12) + 0xFFF)
-
-    def _bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
+    def bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
         """Guest code bytes at a linear address, as far as they are mapped."""
         try:
             found = self._handlers.look(mode, address)
@@ -313,90 +272,15 @@ class UnicornCpu:
         except (PageFault, NonCanonical, BadAddress):
             return b""
 
-    def _trap_page(self, mode: Mode, page: int, physical: int) -> None:
-        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of.
-
-        That holds until the page is written to, unless such an instruction may reach into or out of a neighbour, which may
-        change alone.
-        """
-        before = self._bytes_at(mode, page - (_LONGEST - 1), _LONGEST - 1) if page else b""
-        body = self._engine.memory.read(physical, 4096)
-        after = self._bytes_at(mode, page + 4096, _LONGEST - 1)
-        text = before + body + after
-        first = page - len(before)
-        if b"\x0f" not in before and b"\x0f" not in body[1 - _LONGEST :]:
-            self._looked_through[physical >> 12] = page
-        for match in _TRAPPED.finditer(text):
-            at = match.start()
-            starts = [at]
-            if text[at + 1] == 0xC7:  # the register forms take prefixes
-                while at and len(starts) < 3 and (0x40 <= text[at - 1] <= 0x4F or text[at - 1] == 0x66):
-                    at -= 1
-                    starts.append(at)
-            for start in starts:
-                address = first + start
-                if address not in self._hooked:
-                    self._hooked.add(address)
-                    self.hook(abi.HOOK_CODE, self._trap, address, address)
-
-    def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
-        if self._debug is not None and self._debug.breaks_at(address):
-            return
-        try:
-            inside = address & 0xFFF
-            physical = self._fetched.get(address - inside, -1)
-            if physical >= 0 and inside + size <= 4096:
-                code = self._engine.memory.read(physical + inside, size)
-            else:
-                code = self._bytes_at(self.mode(), address, min(size, 16, 4096 - inside))
-                if len(code) < size:
-                    code += self._bytes_at(self.mode(), address + len(code), size - len(code))
-            self._emulate(code, address + len(code))
-        except BaseException as error:
-            self._failed(error)
-
-    def _emulate(self, code: bytes, following: int) -> None:
-        handlers = self._handlers
-        if code in (b"\x0f\x31", b"\x0f\x01\xf9"):
-            value = handlers.read_tsc(self)
-            self.set(reg.RAX, value & 0xFFFF_FFFF)
-            self.set(reg.RDX, value >> 32)
-            if len(code) == 3:
-                self.set(reg.RCX, (handlers.read_msr(self, 0xC000_0103) or 0) & 0xFFFF_FFFF)
-        elif code == b"\x0f\x32":
-            answer = handlers.read_msr(self, self.get(reg.RCX) & 0xFFFF_FFFF)
-            if answer is None:
-                return self._raise(Fault(13, 0))
-            self.set(reg.RAX, answer & 0xFFFF_FFFF)
-            self.set(reg.RDX, answer >> 32)
-        elif code == b"\x0f\x30":
-            value = (self.get(reg.RDX) & 0xFFFF_FFFF) << 32 | self.get(reg.RAX) & 0xFFFF_FFFF
-            if not handlers.write_msr(self, self.get(reg.RCX) & 0xFFFF_FFFF, value):
-                return self._raise(Fault(13, 0))
-        elif (at := code.find(b"\x0f\xc7")) >= 0 and len(code) == at + 3:
-            rex = code[at - 1] if at and 0x40 <= code[at - 1] <= 0x4F else 0
-            size = 8 if rex & 8 else 2 if 0x66 in code[:at] else 4
-            register = (code[at + 2] & 7) | (8 if rex & 1 else 0)
-            value = handlers.random(self, size)
-            if size == 2:
-                value |= self.get(register) & ~0xFFFF
-            self.set(register, value)
-            flags = self.get(reg.RFLAGS) & ~0x8D5  # OF, SF, ZF, AF, PF, CF cleared ...
-            self.set(reg.RFLAGS, flags | reg.RFLAGS_CF)  # ... but CF says that the number is good
-        else:
-            return None  # another instruction stands there now, or the bytes were data
-        self.set(reg.RIP, following)
-        return None
-
     def _interrupt(self, _uc: int, vector: int, _user: int) -> None:
         try:
             rip = self.get(reg.RIP)
             mode = self.mode()
-            software = vector in (3, 4) or self._bytes_at(mode, rip - 2, 2) == bytes((0xCD, vector & 0xFF))
+            software = vector in (3, 4) or self.bytes_at(mode, rip - 2, 2) == bytes((0xCD, vector & 0xFF))
             code = 0 if vector in (8, 10, 11, 12, 13, 17) and not software else None
-            self._raise(Fault(vector, code, software=software))
+            self.raise_fault(Fault(vector, code, software=software))
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
 
     def _invalid(self, _uc: int, _user: int) -> bool:
         try:
@@ -405,9 +289,9 @@ class UnicornCpu:
             if not code:
                 mode = self.mode()
                 room = 4096 - (rip & 0xFFF)
-                code = self._bytes_at(mode, rip, min(15, room))
+                code = self.bytes_at(mode, rip, min(15, room))
                 if room < 15:
-                    code += self._bytes_at(mode, rip + room, 15 - room)
+                    code += self.bytes_at(mode, rip + room, 15 - room)
                 self._unknown[rip] = code
             length = self._handlers.trap_instruction(self, code)
             if length:
@@ -417,34 +301,34 @@ class UnicornCpu:
         except GuestException as raised:
             self.fault = raised.fault
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
         return False
 
     def _port_in(self, _uc: int, port: int, size: int, _user: int) -> int:
         try:
             return self._handlers.port_read(self, port, size)
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
             return 0
 
     def _port_out(self, _uc: int, port: int, size: int, value: int, _user: int) -> None:
         try:
             self._handlers.port_write(self, port, size, value)
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
 
     def _mmio_read(self, address: int, size: int) -> int:
         try:
             return self._handlers.mmio_read(self, address, size)
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
             return 0
 
     def _mmio_write(self, address: int, size: int, value: int) -> None:
         try:
             self._handlers.mmio_write(self, address, size, value)
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
 
     def _cpuid(self, _uc: int, _user: int) -> int:
         try:
@@ -455,7 +339,7 @@ class UnicornCpu:
             self.set(reg.RCX, ecx)
             self.set(reg.RDX, edx)
         except BaseException as error:
-            self._failed(error)
+            self.failed(error)
         return 1
 
     def _syscall(self, _uc: int, _user: int) -> None:
@@ -517,9 +401,13 @@ class UnicornCpu:
         """From a callback: end the run before the instruction that is about to be executed."""
         self._lib.emu_stop(self.handle)
 
+    def breaks_at(self, address: int) -> bool:
+        """From a hook: whether the run ends before the instruction at `address`, for a debugger."""
+        return self._debug is not None and self._debug.breaks_at(address)
+
     def traps_at(self, address: int) -> bool:
         """Whether an instruction at `address` is one that Unicorn would not tell us of, and so is hooked."""
-        return address in self._hooked
+        return address in self._traps.hooked
 
     def _stopped_for_debugger(self) -> Stop | None:
         debug = self._debug
@@ -564,7 +452,7 @@ class UnicornCpu:
             rip = self.get(reg.RIP)
             raise EngineError(f"unicorn stopped at {rip:#x}: {self._lib.strerror(code).decode()} ({code})")
         if count:
-            halted = self._bytes_at(self.mode(), self.get(reg.RIP) - 1, 1) == b"\xf4"
+            halted = self.bytes_at(self.mode(), self.get(reg.RIP) - 1, 1) == b"\xf4"
             return Stop.HALTED if halted else Stop.KICKED
         return Stop.KICKED if self.stop.stopped else Stop.HALTED
 
@@ -583,7 +471,7 @@ class UnicornCpu:
     def flush_code(self) -> None:
         """Drop all translated code. Not while the CPU runs."""
         self._stale = False
-        self._looked_through.clear()
+        self._traps.all_changed()
         self._ctl(abi.CTL_TB_FLUSH)
 
     def stop_and_flush_code(self) -> None:
@@ -593,13 +481,12 @@ class UnicornCpu:
         at the beginning of the instruction whose trap is being handled, and trap again.
         """
         self._stale = True
-        self._looked_through.clear()
+        self._traps.all_changed()
         self.stop.request()
 
     def flush_translations(self) -> None:
         """Drop all TLB entries."""
-        self._writable.clear()
-        self._executable.clear()
+        self._frames.forget()
         self._ctl(abi.CTL_TLB_FLUSH)
 
     def close(self) -> None:

@@ -1,0 +1,118 @@
+"""Instructions that Unicorn executes without asking anybody: found in pages of code, hooked, and carried out by the machine."""
+
+import re
+from typing import TYPE_CHECKING
+
+from machine import registers as reg
+from machine.cpu import Fault
+from machine.engine import unicorn_abi as abi
+from machine.paging import Mode
+
+if TYPE_CHECKING:
+    from machine.engine.base import Handlers
+    from machine.engine.unicorn_cpu import UnicornCpu
+
+# Each possible first byte gets a hook of its own.
+# RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
+_TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
+_LONGEST = 5
+
+
+class TrappedInstructions:
+    """Those of one CPU. `hooked` are the linear addresses of hooks; `fetched` maps linear pages that could be executed when they
+    were last filled to physical ones, -1 for what is no RAM."""
+
+    def __init__(self, cpu: "UnicornCpu", handlers: "Handlers") -> None:
+        self._cpu = cpu
+        self._handlers = handlers
+        self._callback = abi.CODE_CALLBACK(self._trapped)
+        self._looked_through: dict[int, int] = {}
+        self.hooked: set[int] = set()
+        self.fetched: dict[int, int] = {}
+
+    def changed(self, frame: int) -> None:
+        """A page of code is about to be written to."""
+        self._looked_through.pop(frame, None)
+
+    def all_changed(self) -> None:
+        """Any page of code may have been written to."""
+        self._looked_through.clear()
+
+    def look_through(self, mode: Mode, page: int, physical: int) -> None:
+        """Hook every place in a page of code where an instruction may start that Unicorn would not tell us of.
+
+        That holds until the page is written to, unless such an instruction may reach into or out of a neighbour, which may
+        change alone.
+        """
+        if self._looked_through.get(physical >> 12) == page:
+            return
+        cpu = self._cpu
+        before = cpu.bytes_at(mode, page - (_LONGEST - 1), _LONGEST - 1) if page else b""
+        body = cpu.memory.read(physical, 4096)
+        after = cpu.bytes_at(mode, page + 4096, _LONGEST - 1)
+        text = before + body + after
+        first = page - len(before)
+        if b"\x0f" not in before and b"\x0f" not in body[1 - _LONGEST :]:
+            self._looked_through[physical >> 12] = page
+        for match in _TRAPPED.finditer(text):
+            at = match.start()
+            starts = [at]
+            if text[at + 1] == 0xC7:  # the register forms take prefixes
+                while at and len(starts) < 3 and (0x40 <= text[at - 1] <= 0x4F or text[at - 1] == 0x66):
+                    at -= 1
+                    starts.append(at)
+            for start in starts:
+                address = first + start
+                if address not in self.hooked:
+                    self.hooked.add(address)
+                    cpu.hook(abi.HOOK_CODE, self._callback, address, address)
+
+    def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
+        cpu = self._cpu
+        if cpu.breaks_at(address):
+            return
+        try:
+            inside = address & 0xFFF
+            physical = self.fetched.get(address - inside, -1)
+            if physical >= 0 and inside + size <= 4096:
+                code = cpu.memory.read(physical + inside, size)
+            else:
+                code = cpu.bytes_at(cpu.mode(), address, min(size, 16, 4096 - inside))
+                if len(code) < size:
+                    code += cpu.bytes_at(cpu.mode(), address + len(code), size - len(code))
+            self._emulate(code, address + len(code))
+        except BaseException as error:
+            cpu.failed(error)
+
+    def _emulate(self, code: bytes, following: int) -> None:
+        cpu, handlers = self._cpu, self._handlers
+        if code in (b"\x0f\x31", b"\x0f\x01\xf9"):
+            value = handlers.read_tsc(cpu)
+            cpu.set(reg.RAX, value & 0xFFFF_FFFF)
+            cpu.set(reg.RDX, value >> 32)
+            if len(code) == 3:
+                cpu.set(reg.RCX, (handlers.read_msr(cpu, 0xC000_0103) or 0) & 0xFFFF_FFFF)
+        elif code == b"\x0f\x32":
+            answer = handlers.read_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF)
+            if answer is None:
+                return cpu.raise_fault(Fault(13, 0))
+            cpu.set(reg.RAX, answer & 0xFFFF_FFFF)
+            cpu.set(reg.RDX, answer >> 32)
+        elif code == b"\x0f\x30":
+            value = (cpu.get(reg.RDX) & 0xFFFF_FFFF) << 32 | cpu.get(reg.RAX) & 0xFFFF_FFFF
+            if not handlers.write_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF, value):
+                return cpu.raise_fault(Fault(13, 0))
+        elif (at := code.find(b"\x0f\xc7")) >= 0 and len(code) == at + 3:
+            rex = code[at - 1] if at and 0x40 <= code[at - 1] <= 0x4F else 0
+            size = 8 if rex & 8 else 2 if 0x66 in code[:at] else 4
+            register = (code[at + 2] & 7) | (8 if rex & 1 else 0)
+            value = handlers.random(cpu, size)
+            if size == 2:
+                value |= cpu.get(register) & ~0xFFFF
+            cpu.set(register, value)
+            flags = cpu.get(reg.RFLAGS) & ~0x8D5  # OF, SF, ZF, AF, PF, CF cleared ...
+            cpu.set(reg.RFLAGS, flags | reg.RFLAGS_CF)  # ... but CF says that the number is good
+        else:
+            return None  # another instruction stands there now, or the bytes were data
+        cpu.set(reg.RIP, following)
+        return None
