@@ -72,7 +72,7 @@ def here(state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 def kill_at(google: Server, spawn: Any, moment: str, what: str, words: list[str]) -> None:
     """Runs the command and kills it in the middle of the request."""
-    reached, running = threading.Event(), threading.Event()
+    reached, running, dead = threading.Event(), threading.Event(), threading.Event()
     word, _, count = what.partition(" ") if moment == "bytes" else (what, "", "1")
     left, lock = [int(count)], threading.Lock()
 
@@ -86,7 +86,7 @@ def kill_at(google: Server, spawn: Any, moment: str, what: str, words: list[str]
             reached.set()
             running.wait(60)
             os.kill(process.pid, signal.SIGKILL)
-            process.join()
+            dead.wait(60)  # one thread alone may join: of two, one reads the exit status and the other nothing
 
     google.strike = strike
     environment = {name: value for name, value in os.environ.items() if name.startswith(("GOOGLE_", "CLOUDSDK_"))}
@@ -94,6 +94,7 @@ def kill_at(google: Server, spawn: Any, moment: str, what: str, words: list[str]
     process.start()
     running.set()
     process.join(PATIENCE)
+    dead.set()
     google.strike = lambda moment, what: None
     assert reached.is_set(), f"{moment} {what} never came"
     assert process.exitcode == -signal.SIGKILL
