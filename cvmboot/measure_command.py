@@ -153,9 +153,10 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Compute a launch digest, or explain one."""
+    arguments = dict(locals())  # converted; in context.params a path may still be text
     if context.invoked_subcommand is not None:
         return
-    given = dict(context.params)
+    given = {name: arguments[name] for name in context.params}
     if igvm is not None:
         from cvmboot.measure_igvm import WITH_IGVM, measure_igvm
 
@@ -214,10 +215,11 @@ def id_block(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Sign an ID block with --digest and --id-key, or check the one in --id-block and --id-auth."""
+    arguments = dict(locals())
     from cvmboot.measure_id_block import check_id_block, sign_id_block
 
     if digest is not None:
-        sign_id_block(dict(context.params))
+        sign_id_block({name: arguments[name] for name in context.params})
     elif id_block is not None and id_auth is not None:
         check_id_block(id_block, id_auth, as_json)
     else:
