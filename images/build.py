@@ -13,10 +13,7 @@ from images.output_file import check_output, new_file
 from images.sparse import Progress, device_sha256
 from loader.authenticode_sign import Signer
 
-__all__ = ["BuiltImage", "build", "sha256", "write"]
-
-sha256 = device_sha256
-"""SHA-256 of a whole disk: a deployment names its image by it."""
+__all__ = ["BuiltImage", "build", "write"]
 
 
 class BuiltImage:
