@@ -169,7 +169,10 @@ def assemble(
         else:
             linux64.enter(computer, program.entry, command_line)
         if any(
-            (options.nic, options.net, options.forward, options.pcap, options.mac, options.net_loss, options.net_delay)
+            (
+                *(options.nic, options.net, options.forward, options.expose),
+                *(options.pcap, options.mac, options.net_loss, options.net_delay),
+            )
         ):
             from cvmboot.network import add_network
 

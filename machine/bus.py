@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from machine.cpu import Cpu
 from machine.errors import BusConflict
+from machine.memory import HIGH_START, PAGE
 
 Read = Callable[[Cpu, int, int], int]
 """(cpu, offset, size in bytes) -> value"""
@@ -22,6 +23,8 @@ class Bus:
         self._port_writes: dict[int, tuple[Write, int]] = {}
         self._starts: list[int] = []
         self._regions: list[tuple[int, int, Read, Write]] = []
+        self._windows: list[range] = []
+        self.on_window: Callable[[int, int], None] = lambda base, size: None
 
     def add_ports(self, first: int, count: int, read: Read, write: Write) -> None:
         """Give ports `first` to `first + count - 1` to a device; offsets are relative to `first`. BusConflict if taken."""
@@ -39,6 +42,18 @@ class Bus:
         for port in range(first, first + count):
             self._port_reads.pop(port, None)
             self._port_writes.pop(port, None)
+
+    def open_window(self, base: int, size: int) -> None:
+        """Let devices answer at `size` bytes of physical addresses from `base`, which is not below 4 GiB. Whole pages.
+
+        Below 4 GiB all that is not RAM is one. BusConflict if RAM or another window is there.
+        """
+        if base < HIGH_START or base % PAGE or size % PAGE or size <= 0:
+            raise BusConflict(f"a window of {size:#x} bytes at {base:#x}: wanted whole pages from {HIGH_START:#x} on")
+        if any(base < window.stop and window.start < base + size for window in self._windows):
+            raise BusConflict(f"addresses {base:#x}+{size:#x} are in a window already")
+        self.on_window(base, size)
+        self._windows.append(range(base, base + size))
 
     def add_mmio(self, base: int, size: int, read: Read, write: Write) -> None:
         """Give physical addresses `base` to `base + size - 1` to a device. BusConflict if they overlap another's."""

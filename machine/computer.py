@@ -21,7 +21,7 @@ from machine.cpuid import CpuidTable
 from machine.debugger import Debugger
 from machine.engine.base import Engine
 from machine.engine.unicorn import UnicornEngine
-from machine.errors import BadAddress, MachineError
+from machine.errors import BadAddress, BusConflict, MachineError
 from machine.idle import IdleDetector
 from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
@@ -75,6 +75,7 @@ class Computer:
         self._wake = threading.Condition()
         self._end: Any = None
         self.engine: Engine = UnicornEngine(self.memory, self, cpus)
+        self.bus.on_window = self._open_window
         self._alarm = Alarm(self._on_alarm)
         if not self.virtual:
             self.clock.on_earlier = lambda deadline: self._alarm.set(deadline - self.clock.now())
@@ -106,6 +107,14 @@ class Computer:
     def mmio_write(self, cpu: Cpu, address: int, size: int, value: int) -> None:
         """A store outside RAM."""
         self.bus.mmio_write(cpu, address, size, value)
+
+    def _open_window(self, base: int, size: int) -> None:
+        """The bus wants addresses above 4 GiB for devices. BusConflict if RAM lies there."""
+        if base < self.memory.end:
+            raise BusConflict(
+                f"addresses {base:#x}+{size:#x} are for devices; this machine's RAM ends at {self.memory.end:#x}"
+            )
+        self.engine.open_window(base, size)
 
     def _virtual(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """Under virtual time each trap moves the clock, and a due timer ends the run at that very trap."""

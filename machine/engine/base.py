@@ -70,6 +70,13 @@ class Engine(Protocol):
 
     def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int) -> None: ...
 
+    def open_window(self, base: int, size: int) -> None:
+        """Have the handlers answer for `size` bytes at physical `base`, above 4 GiB and RAM, as for the hole below 4 GiB.
+
+        Addresses are whole pages. Nothing may run. What lies in no window reads as ones.
+        """
+        ...
+
     def run(self, cpu: Cpu) -> Stop:
         """Run `cpu` from its RIP until something of `Stop` happens. Raises EngineError for what no processor does."""
         ...

@@ -21,6 +21,11 @@ class UnicornEngine:
         self._instances = [UnicornCpu(self, index) for index in range(cpus)]
         self.cpus: list[Cpu] = list(self._instances)
 
+    def open_window(self, base: int, size: int) -> None:
+        """Let devices answer at physical addresses above 4 GiB, too."""
+        for cpu in self._instances:
+            cpu.open_window(base, size)
+
     def run(self, cpu: Cpu) -> Stop:
         """Run `cpu` until it halts, faults or is kicked."""
         return self._start(cpu, 0)

@@ -62,6 +62,7 @@ class UnicornCpu:
         self._stale = False
         self._ctl(abi.CTL_CPU_MODEL, ctypes.c_int(abi.CPU_X86_EPYC_ROME))
         self._ctl(abi.CTL_TLB_TYPE, ctypes.c_int(abi.TLB_VIRTUAL))
+        self._windows: list[range] = []
         self._map(engine.memory)
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
         self.stop = StopFlag(lib, handle)
@@ -79,13 +80,24 @@ class UnicornCpu:
         if memory.high_size:
             host = memory.host_address + memory.low_size
             lib.check(lib.mem_map_ptr(self.handle, HIGH_START, memory.high_size, abi.PROT_ALL, host), "map high RAM")
-        hole = memory.low_size
-        read = abi.MMIO_READ_CALLBACK(lambda _uc, offset, size, _user: self._mmio_read(hole + offset, size))
+        self._map_mmio(memory.low_size, HIGH_START - memory.low_size)
+
+    def _map_mmio(self, base: int, size: int) -> None:
+        read = abi.MMIO_READ_CALLBACK(lambda _uc, offset, width, _user: self._mmio_read(base + offset, width))
         write = abi.MMIO_WRITE_CALLBACK(
-            lambda _uc, offset, size, value, _user: self._mmio_write(hole + offset, size, value)
+            lambda _uc, offset, width, value, _user: self._mmio_write(base + offset, width, value)
         )
         self._keep += [read, write]
-        lib.check(lib.mmio_map(self.handle, hole, HIGH_START - hole, read, None, write, None), "map the MMIO hole")
+        self._lib.check(self._lib.mmio_map(self.handle, base, size, read, None, write, None), f"map MMIO at {base:#x}")
+
+    def open_window(self, base: int, size: int) -> None:
+        """Let devices answer at physical addresses above 4 GiB, too. Between two runs only."""
+        self._map_mmio(base, size)
+        self._windows.append(range(base, base + size))
+        self.flush_translations()
+
+    def _in_window(self, physical: int) -> bool:
+        return any(physical in window for window in self._windows)
 
     def hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> ctypes.c_size_t:
         """Have Unicorn call `callback` for addresses from `begin` to `end`, or for all; gives the hook's handle."""
@@ -248,7 +260,7 @@ class UnicornCpu:
                 perms = abi.PROT_READ
             if perms & abi.PROT_EXEC:
                 self._traps.fetched[page] = physical if memory.is_ram(physical) else -1
-            if physical >= HIGH_START and not memory.is_ram(physical):
+            if physical >= HIGH_START and not memory.is_ram(physical) and not self._in_window(physical):
                 physical = _VOID_PAGE
             target = entry[0]
             target.paddr = physical

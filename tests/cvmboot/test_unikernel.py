@@ -63,6 +63,21 @@ def test_what_needs_firmware_is_refused(cvmboot: Run, words: tuple[str, ...], to
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--nic", "gvnic"), b"use --nic virtio"),
+        (("--nic", "virtio", "--memory", "6G"), b"use --memory 4G at most"),
+        (("--expose", "8000", "--nic", "none"), b"there is no network device"),
+    ],
+)
+def test_a_network_device_that_the_board_cannot_place(cvmboot: Run, words: tuple[str, ...], told: bytes) -> None:
+    done = cvmboot("run", "--board", "cloud_hypervisor", *words, SAMPLES / "unikernel_pvh.elf")
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_a_board_for_an_efi_application_is_refused(cvmboot: Run) -> None:
     done = cvmboot("run", "--board", "microvm", SAMPLES / "hello.efi")
     assert done.returncode == 2

@@ -5,6 +5,7 @@ The namespace has no way out, so that nothing here depends on the network of who
 
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -161,6 +162,40 @@ def tap(image: str, nic: str) -> None:
         assert vm.isalive()
 
 
+def trusting(certificate: str) -> ssl.SSLContext:
+    """A client that trusts this certificate (PEM) and no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=certificate)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def unikernel(image: str, nic: str) -> None:
+    """tamago-example's web pages by HTTP and HTTPS, and its shell over SSH; its own tests make /dir."""
+    guest, host = ("10.132.0.2", "10.132.0.1") if "gcp" in Path(image).name else ("10.0.0.1", "10.0.0.2")
+    ip("link set lo up")
+    ip("tuntap add wire0 mode tap")
+    ip(f"addr add {host}/24 dev wire0")
+    ip("link set wire0 up")
+    with VirtualMachine(image, timeout=PATIENCE, nic=nic, net="tap:wire0") as vm:
+        vm.expect("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----")
+        certificate = vm.after.replace("\r", "")
+        vm.expect(f"starting web server at {guest}:443")
+        assert "/tamago-example.log" in page(80, "/", guest)
+        assert "starting ssh server" in page(80, "/tamago-example.log", guest)
+        client = trusting(certificate)
+        assert "/tamago-example.log" in page(443, "/", guest, client)
+        with ssh(22, guest) as session:
+            session.send("test\r")
+            session.expect("completed all tests")
+            session.send("uptime\r")
+            session.expect(r"\d+ (milli)?seconds?")
+        for port, trusted in ((80, None), (443, client)):
+            assert "tamago.txt" in page(port, "/dir/", guest, trusted)
+            assert page(port, "/dir/tamago.txt", guest, trusted)
+        assert vm.isalive()
+
+
 if __name__ == "__main__":
-    {"dns": dns, "loopback": loopback, "passt": passt, "tap": tap}[sys.argv[1]](*sys.argv[2:])
+    {"dns": dns, "loopback": loopback, "passt": passt, "tap": tap, "unikernel": unikernel}[sys.argv[1]](*sys.argv[2:])
     print("done")

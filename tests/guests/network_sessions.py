@@ -1,6 +1,7 @@
 """What the tests of guests' networks share: a unikernel under the real command, its web page and its SSH console."""
 
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -60,28 +61,34 @@ def leave(child: pexpect.spawn) -> int:
     return int(child.exitstatus)
 
 
-def page(port: int, path: str = "/debug/pprof/", host: str = "127.0.0.1") -> str:
-    """What the guest's web server answers; it may not listen yet, or still be busy making its RSA key."""
+def page(
+    port: int, path: str = "/debug/pprof/", host: str = "127.0.0.1", certificate: ssl.SSLContext | None = None
+) -> str:
+    """What the guest's web server answers; it may not listen yet, or still be busy making its RSA key.
+
+    With `certificate` by HTTPS, from a server that has what this trusts.
+    """
+    scheme, verify = ("https", certificate) if certificate is not None else ("http", True)
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            answer = httpx.get(f"http://{host}:{port}{path}", timeout=PATIENCE)
-            assert answer.status_code == 200
+            answer = httpx.get(f"{scheme}://{host}:{port}{path}", timeout=PATIENCE, verify=verify)
+            assert answer.status_code == 200, answer
             return answer.text
-        except httpx.TransportError:
-            if time.monotonic() > deadline:
+        except httpx.TransportError as error:
+            if isinstance(error.__cause__, ssl.SSLError) or time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
 
 
 @contextmanager
-def ssh(port: int) -> Iterator[pexpect.spawn]:
+def ssh(port: int, host: str = "127.0.0.1", ready: str = "show system running time") -> Iterator[pexpect.spawn]:
     """A session of Debian's OpenSSH client at the guest's prompt."""
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
-    words = ["-tt", "-p", str(port), *(word for option in options for word in ("-o", option)), "127.0.0.1"]
+    words = ["-tt", "-p", str(port), *(word for option in options for word in ("-o", option)), host]
     session = pexpect.spawn("ssh", words, timeout=PATIENCE, encoding="utf-8")
     try:
-        session.expect("show system running time")
+        session.expect(ready)
         session.expect("> ")
         yield session
     finally:

@@ -141,6 +141,15 @@ def test_passt_keeps_the_guest_out_of_the_hosts_loopback():
     in_namespace("passt", "loopback")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("board", "nic"),
+    [("microvm", "virtio"), ("firecracker", "virtio"), ("cloud_hypervisor", "virtio"), ("gcp", "virtio-legacy")],
+)
+def test_servers_of_a_unikernel_without_firmware(program, board, nic):
+    in_namespace("ssh", "unikernel", program(f"tamago-example-{board}.elf"), nic)
+
+
 def in_namespace(needs, *words):
     for tool in ("unshare", "ip", needs):
         if shutil.which(tool) is None:

@@ -28,6 +28,7 @@ class VirtioPci(PciDevice):
         revision: int,
         subsystem: int,
         class_code: int = CLASS_ETHERNET,
+        msix_bar: int = MSIX_BAR,
     ) -> None:
         super().__init__(
             vendor=VENDOR,
@@ -39,7 +40,7 @@ class VirtioPci(PciDevice):
             interrupt_pin=1,
         )
         self.virtio = virtio
-        self.msix = Msix(self, len(virtio.queues) + 1, MSIX_BAR, deliver)
+        self.msix = Msix(self, len(virtio.queues) + 1, msix_bar, deliver)
         self.config_vector = NO_VECTOR
         self.queue_select = 0
         self._isr = 0

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from machine.devices.virtio.device import VirtioDevice
-from machine.devices.virtio.pci import REGISTERS_BAR, VirtioPci
+from machine.devices.virtio.pci import MSIX_BAR, REGISTERS_BAR, VirtioPci
 from machine.devices.virtio.queue import NO_VECTOR
-from machine.pci.device import MEMORY32, Bar
+from machine.pci.device import MEMORY32, MEMORY64, Bar
 
 if TYPE_CHECKING:
     from machine.cpu import Cpu
@@ -33,12 +33,25 @@ _COMMON_SIZE = _COMMON_LAYOUT.size
 
 
 class VirtioPciModern(VirtioPci):
-    """Device IDs are 0x1040 and the device type. All structures are in BAR 0; MSI-X has BAR 1."""
+    """Device IDs are 0x1040 and the device type. All structures are in BAR 0; MSI-X has BAR 1.
 
-    def __init__(self, virtio: VirtioDevice, deliver: Callable[[int, int], None]) -> None:
+    With `wide` BAR 0 takes 64-bit addresses, and MSI-X has BAR 2. With `always_master` the device reads and writes memory
+    whether the command register lets it or not.
+    """
+
+    def __init__(
+        self,
+        virtio: VirtioDevice,
+        deliver: Callable[[int, int], None],
+        *,
+        wide: bool = False,
+        always_master: bool = False,
+    ) -> None:
         number = FIRST_DEVICE + virtio.DEVICE_ID
-        super().__init__(virtio, deliver, device=number, revision=REVISION, subsystem=number)
-        self.add_bar(REGISTERS_BAR, MEMORY32, BAR_SIZE, self.read, self.write)
+        self._always_master = always_master
+        msix_bar = MSIX_BAR + wide
+        super().__init__(virtio, deliver, device=number, revision=REVISION, subsystem=number, msix_bar=msix_bar)
+        self.add_bar(REGISTERS_BAR, MEMORY64 if wide else MEMORY32, BAR_SIZE, self.read, self.write)
         notify_size = NOTIFY_MULTIPLIER * len(virtio.queues)
         self._add_structure(_CFG_COMMON, COMMON, _COMMON_SIZE)
         self._add_structure(_CFG_NOTIFY, NOTIFY, notify_size, NOTIFY_MULTIPLIER.to_bytes(4, "little"))
@@ -51,6 +64,11 @@ class VirtioPciModern(VirtioPci):
         """A struct virtio_pci_cap (4.1.4), with what follows it; gives its place."""
         body = struct.pack("<BBBBHII", 16 + len(more), kind, REGISTERS_BAR, 0, 0, offset, length) + more
         return self.config.add_capability(_VENDOR_CAPABILITY, body, writable)
+
+    @property
+    def bus_master(self) -> bool:
+        """True when the function may read and write memory, which messages (MSI-X) do, too."""
+        return self._always_master or super().bus_master
 
     # -- the BAR
 
