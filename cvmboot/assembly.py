@@ -9,7 +9,7 @@ from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from cvmboot.storage import REMOVABLE_PATH, add_disk, add_esp, add_image_alone
-from cvmboot.variables import open_variables, secure_boot_check
+from cvmboot.variables import SecureBootCheck, open_variables
 from images.errors import ContainerError, ImageError, UnsupportedFormat
 from machine.boards import pc
 from machine.boards.pc import PcBoard
@@ -19,7 +19,7 @@ from machine.console import HostConsole
 from machine.errors import MachineError
 from uefi.device_path import nodes
 from uefi.device_path import path as device_path
-from uefi.firmware import Firmware, Outcome
+from uefi.firmware import End, Firmware
 from uefi.platform import Platform, Volume
 from uefi.status import EfiError, status_name
 from uefi.tables.acpi import AcpiSettings
@@ -105,13 +105,13 @@ def assemble(
     except MachineError as error:
         raise CvmbootError(str(error)) from None
     snp = _snp_guest(computer, options)
-    board = PcBoard(computer, console, lambda kind: computer.finish(Outcome(kind)))
+    board = PcBoard(computer, console, End(computer))
     firmware = Firmware(computer, warn)
     if snp is not None:
         snp.install(firmware)
     store = variables if variables is not None else open_variables(options.vars, warn)
     firmware.variables = store
-    firmware.authorize = secure_boot_check(firmware, store)
+    firmware.authorize = SecureBootCheck(firmware, store)
     platform = Platform(firmware, console)
     text = platform.add_consoles(ansi=options.ansi, terminal=options.terminal_size)
     screen = platform.add_graphics()

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from sev.guest.pages import CC_BLOB_GUID
 from sev.platform import Platform
 from uefi import memory_types as mt
 from uefi.dispatcher import INTERRUPT_PORT, RETURN_PORT, SERVICE_PORT
-from uefi.firmware import Firmware, Outcome
+from uefi.firmware import End, Firmware
 from uefi.guids import Guid
 from uefi.status import EfiError, Status
 
@@ -168,7 +169,7 @@ class SnpGuest:
             platform,
             check=options.snp_check or "warn",
             busy=options.sp_busy or 0,
-            terminate=lambda text: computer.finish(Outcome("crashed", text=text)),
+            terminate=partial(End(computer), "crashed"),
             note=self._refused,
             hidden_ports=_FIRMWARE_PORTS,
         )

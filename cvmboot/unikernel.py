@@ -19,7 +19,7 @@ from machine.clock import RealClock, VirtualClock
 from machine.computer import Computer
 from machine.console import HostConsole
 from machine.errors import BadAddress, MachineError
-from uefi.firmware import Outcome
+from uefi.firmware import End
 
 if TYPE_CHECKING:
     from cvmboot.network import Network
@@ -158,9 +158,7 @@ def assemble(
         computer = Computer(options.memory, 1, VirtualClock() if options.clock == "virtual" else RealClock())
     except MachineError as error:
         raise CvmbootError(str(error)) from None
-    board: Board = getattr(importlib.import_module(module), name)(
-        computer, console, lambda kind: computer.finish(Outcome(kind))
-    )
+    board: Board = getattr(importlib.import_module(module), name)(computer, console, End(computer))
     assembly = UnikernelAssembly(computer, board, console, UnikernelSymbols(image.name, program, data))
     try:
         _load(computer, program, data, image)

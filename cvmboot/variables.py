@@ -37,10 +37,16 @@ def open_variables(path: Path | None, warn: Callable[[str], None]) -> VariableSt
     return VariableStore(variables, persist=persist)
 
 
-def secure_boot_check(firmware: Firmware, store: VariableStore) -> Callable[[Image, bytes | None], int]:
+class SecureBootCheck:
     """What LoadImage asks before it lets an image start (UEFI 2.10, 32.4.2)."""
 
-    def authorize(image: Image, _path: bytes | None) -> int:
+    def __init__(self, firmware: Firmware, store: VariableStore) -> None:
+        self._firmware = firmware
+        self._store = store
+
+    def __call__(self, image: Image, _path: bytes | None) -> int:
+        """EFI_STATUS: success, or why the image is refused."""
+        firmware, store = self._firmware, self._store
         if not store.secure_boot or image.pe is None:
             return Status.SUCCESS
         from loader import authenticode
@@ -65,5 +71,3 @@ def secure_boot_check(firmware: Firmware, store: VariableStore) -> Callable[[Ima
             firmware.images.problem = f"Secure Boot: {decision.reason}"
             firmware.warn(f"{image.name}: Secure Boot refuses it: {decision.reason}")
         return decision.status
-
-    return authorize

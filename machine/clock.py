@@ -11,6 +11,8 @@ from math import gcd
 from time import perf_counter_ns, time_ns
 from typing import Any
 
+from machine.callbacks import nothing
+
 NANOSECONDS = 1_000_000_000
 
 TSC_FREQUENCY = 2_500_000_000
@@ -59,7 +61,7 @@ class Clock(ABC):
         self._compact_at = _COMPACT_AT
         self.adjustment = 0
         """Nanoseconds that the guest's firmware has put the time of day ahead by setting it."""
-        self.on_earlier: Callable[[int], None] = lambda deadline: None
+        self.on_earlier: Callable[[int], None] = nothing
         """Called with a deadline that comes before all others: who sleeps or runs guest code must see to it."""
 
     @abstractmethod

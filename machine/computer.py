@@ -15,6 +15,7 @@ from machine import exceptions, msr, paging
 from machine import registers as reg
 from machine.alarm import Alarm
 from machine.bus import Bus
+from machine.callbacks import always, never, nothing
 from machine.clock import Clock, RealClock, VirtualClock
 from machine.cpu import Cpu, Fault, Stop
 from machine.cpuid import CpuidTable
@@ -51,20 +52,20 @@ class Computer:
         self.bus = Bus()
         self.cpuid = CpuidTable(self.clock.tsc_frequency, cpus)
         self.msrs = msr.MsrTable(cpus)
-        self.msrs.register(msr.TSC, lambda _cpu: self.clock.tsc(), lambda _cpu, _value: True)
+        self.msrs.register(msr.TSC, self._read_tsc_msr, always)
         self.encryption_mask = 0
         self.trap_instructions: dict[bytes, Callable[[Cpu, bytes], int]] = {}
         self.interrupts: InterruptController | None = None
         self.injectors: list[Callable[[Cpu], bool]] = []
-        self.fault_filter: Callable[[Cpu, Fault], bool] = lambda _cpu, _fault: False
+        self.fault_filter: Callable[[Cpu, Fault], bool] = never
         self.page_filter: Callable[[Cpu, Translation, int, int], None] | None = None
-        self.dma: Callable[[str], Dma] = lambda _device: self.memory
+        self.dma: Callable[[str], Dma] = self._whole_memory
         """What a device, by name, sees of RAM."""
-        self.on_idle: Callable[[], None] = lambda: None
+        self.on_idle: Callable[[], None] = nothing
         self.halt_limit: int | None = None
         """Nanoseconds after which HLT ends where interrupts are enabled: firmware whose own timer ticks. None: never."""
-        self.input_waiting: Callable[[], bool] = lambda: False
-        self.await_input: Callable[[], bool] = lambda: False
+        self.input_waiting: Callable[[], bool] = never
+        self.await_input: Callable[[], bool] = never
         """Under virtual time, when nothing but input can happen any more: True if that has come."""
         self.idle = IdleDetector(self._doze, self.clock.now if self.virtual else perf_counter_ns)
         self.debugger: Debugger | None = None
@@ -78,7 +79,7 @@ class Computer:
         self.bus.on_window = self._open_window
         self._alarm = Alarm(self._on_alarm)
         if not self.virtual:
-            self.clock.on_earlier = lambda deadline: self._alarm.set(deadline - self.clock.now())
+            self.clock.on_earlier = self._earlier
         if self.virtual:
             self.port_read = self._virtual(self.bus.port_read)  # type: ignore[method-assign]
             self.port_write = self._virtual(self.bus.port_write)  # type: ignore[method-assign]
@@ -140,6 +141,12 @@ class Computer:
         """WRMSR."""
         return self.msrs.write(cpu, index, value)
 
+    def _read_tsc_msr(self, _cpu: Cpu) -> int:
+        return self.clock.tsc()
+
+    def _whole_memory(self, _device: str) -> "Dma":
+        return self.memory
+
     def read_tsc(self, cpu: Cpu) -> int:
         """RDTSC."""
         if self.virtual:
@@ -191,6 +198,9 @@ class Computer:
         self.engine.kick()
         if self._attention:
             self._alarm.urge()
+
+    def _earlier(self, deadline: int) -> None:
+        self._alarm.set(deadline - self.clock.now())
 
     def _on_alarm(self) -> bool:
         """A deadline came, or a kick may have been lost: kick; True to be called again shortly."""

@@ -12,6 +12,7 @@ believes so expects kvmclock and hypercalls. AMD64 APM volume 3, appendix E; lea
 from collections.abc import Callable
 
 from machine import registers as reg
+from machine.callbacks import Constant
 from machine.cpu import Cpu
 from machine.interrupts import apic_timer
 
@@ -63,10 +64,10 @@ class CpuidTable:
             0x80000008: (PHYSICAL_BITS | LINEAR_BITS << 8, 0, (cpus - 1) | 7 << 12, 0),
         }
         for leaf, answer in fixed.items():
-            self.set_leaf(leaf, lambda _cpu, _subleaf, answer=answer: answer)  # type: ignore[misc]
+            self.set_leaf(leaf, Constant(answer))
         self.identify(FAMILY_19H_MODEL_01H, brand)
         self._leaves[1] = self._features
-        self._leaves[7] = lambda _cpu, subleaf: (0, _EBX_7, 0, 0) if subleaf == 0 else (0, 0, 0, 0)
+        self._leaves[7] = self._structured_features
         self._leaves[0x0B] = self._topology
         self._leaves[0x0D] = self._xsave
 
@@ -74,7 +75,7 @@ class CpuidTable:
         """Be another processor: family, model and stepping as leaf 1 has them in EAX, and up to 47 characters of name."""
         self.signature = signature
         extended = (signature, 0x4000_0000, _ECX_80000001, _EDX_80000001)
-        self.set_leaf(0x80000001, lambda _cpu, _subleaf: extended)
+        self.set_leaf(0x80000001, Constant(extended))
         name = brand.ljust(48, b"\0")
         for n in range(3):
             words = (
@@ -83,7 +84,7 @@ class CpuidTable:
                 _quarter(name, 4 * n + 2),
                 _quarter(name, 4 * n + 3),
             )
-            self.set_leaf(0x80000002 + n, lambda _cpu, _subleaf, words=words: words)  # type: ignore[misc]
+            self.set_leaf(0x80000002 + n, Constant(words))
 
     def leaves(self) -> list[int]:
         """Every leaf that is implemented, in order."""
@@ -102,6 +103,9 @@ class CpuidTable:
         ecx = _ECX_1 | (1 << 27 if cpu.get(reg.CR4) & CR4_OSXSAVE else 0)
         multi = 1 << 28 if self.cpus > 1 else 0
         return self.signature, cpu.index << 24 | self.cpus << 16 | 8 << 8, ecx, _EDX_1 | multi
+
+    def _structured_features(self, _cpu: Cpu, subleaf: int) -> Answer:
+        return (0, _EBX_7, 0, 0) if subleaf == 0 else (0, 0, 0, 0)
 
     def _topology(self, cpu: Cpu, subleaf: int) -> Answer:
         bits = (self.cpus - 1).bit_length()

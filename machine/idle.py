@@ -11,6 +11,8 @@ device knows that it is polled, a much longer run of TSC polls is idling, too. E
 from collections.abc import Callable
 from time import perf_counter_ns
 
+from machine.callbacks import never
+
 NEAR = 60_000
 """Nanoseconds: two polls further apart than this had a computation between them."""
 
@@ -42,7 +44,7 @@ class IdleDetector:
         self._sleeps = 0
         self._last = 0
         self.slept = 0
-        self.polled: Callable[[], bool] = lambda: False
+        self.polled: Callable[[], bool] = never
         """Whether the guest's driver of a network device can only notice frames by looking for them."""
 
     def effect(self) -> None:

@@ -6,9 +6,11 @@ the UEFI machine does not call itself KVM.
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from machine import registers as reg
+from machine.callbacks import Constant
 from machine.cpu import Cpu
 from machine.errors import BadAddress
 
@@ -54,29 +56,26 @@ class KvmParavirt:
         words = struct.unpack("<III", SIGNATURE)
         signature = (FREQUENCY_LEAF, *words)
         features = (CLOCKSOURCE | NOP_IO_DELAY | CLOCKSOURCE2 | CLOCKSOURCE_STABLE, 0, 0, 0)
-        computer.cpuid.set_leaf(SIGNATURE_LEAF, lambda _cpu, _subleaf: signature)
-        computer.cpuid.set_leaf(FEATURES_LEAF, lambda _cpu, _subleaf: features)
+        computer.cpuid.set_leaf(SIGNATURE_LEAF, Constant(signature))
+        computer.cpuid.set_leaf(FEATURES_LEAF, Constant(features))
         self._registers = dict.fromkeys((WALL_CLOCK, SYSTEM_TIME, WALL_CLOCK_NEW, SYSTEM_TIME_NEW), 0)
         for index in self._registers:
             store = self._set_time if index in (SYSTEM_TIME, SYSTEM_TIME_NEW) else self._set_wall
-            computer.msrs.register(index, self._reader(index), self._writer(index, store))
+            computer.msrs.register(index, partial(self._read, index), partial(self._write, index, store))
         computer.trap_instructions[VMCALL] = self._hypercall
         computer.trap_instructions[VMMCALL] = self._hypercall
 
-    def _reader(self, index: int) -> Callable[[Cpu], int]:
-        return lambda _cpu: self._registers[index]
+    def _read(self, index: int, _cpu: Cpu) -> int:
+        return self._registers[index]
 
-    def _writer(self, index: int, store: Callable[[int], bool]) -> Callable[[Cpu, int], bool]:
-        def write(_cpu: Cpu, value: int) -> bool:
-            try:
-                done = store(value)
-            except BadAddress:
-                return False
-            if done:
-                self._registers[index] = value
-            return done
-
-        return write
+    def _write(self, index: int, store: Callable[[int], bool], _cpu: Cpu, value: int) -> bool:
+        try:
+            done = store(value)
+        except BadAddress:
+            return False
+        if done:
+            self._registers[index] = value
+        return done
 
     def _set_time(self, value: int) -> bool:
         """The guest says where it wants the time: there, once, because our TSC never changes its pace."""

@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Callable
 
+from machine.callbacks import nothing
 from machine.errors import BadAddress, MachineError
 
 PAGE = 4096
@@ -51,7 +52,7 @@ class PhysicalMemory:
         self.view = memoryview(self._map)
         self.host_address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.code_pages: set[int] = set()
-        self.on_code_write: Callable[[int, int], None] = lambda first, size: None
+        self.on_code_write: Callable[[int, int], None] = nothing
 
     def offset(self, address: int, size: int) -> int:
         """Where the `size` bytes at physical `address` lie in `view`; BadAddress unless all of them are RAM."""

@@ -7,9 +7,11 @@ to happen then stands in a record on a stack of records, plain data for all that
 """
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
+from machine.callbacks import zero
 from machine.cpu import Cpu
 from machine.errors import BadAddress
 from uefi.dispatcher import RETURN_PORT, Service
@@ -55,7 +57,7 @@ class Calls:
             "dispatch": self._resume_dispatch,
             "interrupted": self._resume_interrupted,
         }
-        firmware.computer.bus.add_ports(RETURN_PORT, 1, lambda _cpu, _offset, _size: 0, self._returned)
+        firmware.computer.bus.add_ports(RETURN_PORT, 1, zero, self._returned)
         code = firmware.dispatcher.code
         self.continuation = code(bytes((0xE7, RETURN_PORT, 0xC3)))
         self._ret = code(b"\xc3")
@@ -231,4 +233,4 @@ class Calls:
         # RIP cannot be written inside a trap: park the CPU, leave the engine, then put everything back.
         cpu.set(reg.RSP, self._park_slot)
         context = record.state["context"]
-        self._firmware.computer.post(lambda: cpu.load(context))
+        self._firmware.computer.post(partial(cpu.load, context))

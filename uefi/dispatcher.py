@@ -6,11 +6,12 @@ Stubs of runtime services lie in runtime memory, all others in boot services mem
 any is given out: a write to a page that the guest has executed would drop all translated code.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
+from machine.callbacks import zero
 from machine.cpu import Cpu
 from machine.errors import BadAddress
 from uefi import memory_types as mt
@@ -79,7 +80,8 @@ class Dispatcher:
         self.objects: dict[int, Interface] = {}
         self._stubs: dict[tuple[type, int, int], int] = {}
         self._numbers = 0
-        self._unused: dict[bool, Iterator[tuple[int, int]]] = {True: iter(()), False: iter(())}
+        self._unused: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        """Stubs that nobody has yet, by whether they lie in runtime memory; the next one last."""
         self._code = self._code_end = 0
         self.before: Observer | None = None
         self.after: Callable[[Cpu, Service, Any], None] | None = None
@@ -87,7 +89,7 @@ class Dispatcher:
         self.current: Service | None = None
         self.last: list[tuple[Service, list[Any], int]] = []
         bus = firmware.computer.bus
-        bus.add_ports(SERVICE_PORT, 1, lambda _cpu, _offset, _size: 0, self._trap)
+        bus.add_ports(SERVICE_PORT, 1, zero, self._trap)
 
     def stub(self, owner: "Interface", slot: "Slot") -> int:
         """The address of the stub for a slot of `owner`'s class of tables, made at the first request.
@@ -99,24 +101,24 @@ class Dispatcher:
         address = self._stubs.get(key)
         if address is None:
             runtime = owner.MEMORY_TYPE in mt.RUNTIME_TYPES
-            stub = next(self._unused[runtime], None)
-            if stub is None:
+            if not self._unused[runtime]:
                 self._unused[runtime] = self._block(runtime)
-                stub = next(self._unused[runtime])
-            number, address = stub
+            number, address = self._unused[runtime].pop()
             self._services[number] = Service(table, slot, owner, runtime)
             self._stubs[key] = address
         return address
 
-    def _block(self, runtime: bool) -> "Iterator[tuple[int, int]]":
-        """Pages full of new stubs: their numbers and addresses."""
+    def _block(self, runtime: bool) -> list[tuple[int, int]]:
+        """Pages full of new stubs: their numbers and addresses, the first one last."""
         at = self._firmware.pages(_BLOCK_PAGES, mt.RUNTIME_CODE if runtime else mt.BOOT_CODE)
         numbers = range(self._numbers, self._numbers + _PER_BLOCK)
         self._numbers = numbers.stop
         out_and_return = bytes((0xE7, SERVICE_PORT, 0xC3))
         code = b"".join(b"\xb8" + number.to_bytes(4, "little") + out_and_return for number in numbers)
         self._firmware.memory.write(at, code)
-        return zip(numbers, range(at, at + len(code), STUB_SIZE), strict=True)
+        stubs = list(zip(numbers, range(at, at + len(code), STUB_SIZE), strict=True))
+        stubs.reverse()
+        return stubs
 
     def code(self, code: bytes) -> int:
         """Place a few bytes of machine code in boot services memory, at a multiple of 8. Before the guest runs."""

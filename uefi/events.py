@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from machine.clock import Timer
@@ -196,7 +197,7 @@ class Events:
             event.timer = None
         event.period = period
         if deadline is not None:
-            event.timer = self._firmware.clock.call_at(deadline, lambda: self._expired(event, deadline))
+            event.timer = self._firmware.clock.call_at(deadline, partial(self._expired, event, deadline))
 
     def _expired(self, event: Event, deadline: int) -> None:
         event.timer = None
@@ -206,7 +207,7 @@ class Events:
             following = deadline + period
             if following <= now:  # ticks that were missed altogether are not made up for
                 following = now + period
-            event.timer = self._firmware.clock.call_at(following, lambda: self._expired(event, following))
+            event.timer = self._firmware.clock.call_at(following, partial(self._expired, event, following))
         if event.group is not None:
             self.signal_group(event.group)
         else:

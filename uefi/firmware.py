@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from machine import exceptions
 from machine import registers as reg
+from machine.callbacks import nothing, zero
 from machine.computer import Computer
 from machine.cpu import Cpu, Fault
 from uefi import guids
@@ -23,7 +24,7 @@ from uefi.nonvolatile import MonotonicCount, TimeSettings
 from uefi.pool import Pool
 from uefi.processor import Processor
 from uefi.runtime_services import RuntimeServices
-from uefi.status import EfiError, Status
+from uefi.status import EfiError
 
 if TYPE_CHECKING:
     from uefi.pci.dma import PageSharing
@@ -49,13 +50,25 @@ class Outcome:
         return f"Outcome({self.kind!r}, status={self.status:#x}, text={self.text!r})"
 
 
+class End:
+    """Called with the kind of an Outcome, and a text for people, it ends a computer's run so."""
+
+    __slots__ = ("_computer",)
+
+    def __init__(self, computer: Computer) -> None:
+        self._computer = computer
+
+    def __call__(self, kind: str, text: str = "") -> None:
+        self._computer.finish(Outcome(kind, text=text))
+
+
 class Firmware:
     """The services model over one computer. Everything of it runs on the engine's thread.
 
     `warn` gets one line for each thing a person should know; `authorize` decides about an image's signature.
     """
 
-    def __init__(self, computer: Computer, warn: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, computer: Computer, warn: Callable[[str], None] = nothing) -> None:
         self.computer = computer
         self.clock = computer.clock
         self.warn = warn
@@ -67,10 +80,10 @@ class Firmware:
         self.variables: Any = None
         self.time = TimeSettings(self)
         self.monotonic = MonotonicCount(self)
-        self.authorize: Callable[[Image, bytes | None], int] = lambda image, path: Status.SUCCESS
+        self.authorize: Callable[[Image, bytes | None], int] = zero  # EFI_SUCCESS
         # Called with an event whose notification function is about to run in the guest, and with None when it has returned.
         self.trace_notify: Callable[[Cpu, Event | None], None] | None = None
-        self.note: Callable[[str], None] = lambda text: None
+        self.note: Callable[[str], None] = nothing
         """Takes what a reader of the trace should know about the call that is being answered."""
         self.at_exit: list[Callable[[], None]] = []
         """Called when ExitBootServices has succeeded."""
@@ -99,7 +112,7 @@ class Firmware:
         computer.injectors.append(self.calls.inject)
         computer.halt_limit = TIMER_TICK
         computer.fault_filter = self._fault
-        computer.bus.add_ports(INTERRUPT_PORT, 1, lambda _cpu, _offset, _size: 0, self._stray_interrupt)
+        computer.bus.add_ports(INTERRUPT_PORT, 1, zero, self._stray_interrupt)
         self.memory_map.on_change = self._map_changed
 
     # -- memory

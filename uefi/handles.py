@@ -1,6 +1,7 @@
 """The handle and protocol database (UEFI 2.10, 7.3)."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uefi.guids import Guid
@@ -64,19 +65,21 @@ class Handles:
 
     def offer(self, guid: Guid, make: "Callable[[], Interface]") -> None:
         """Install a protocol on a handle of its own when somebody first looks for it: most images never do."""
-        self._offers[guid] = lambda: self.install(None, guid, make())
+        self._offers[guid] = partial(self._install_offered, guid, make)
 
     def offer_devices(self, protocols: Iterable[Guid], install: "Callable[[], None]") -> None:
         """Have `install` make handles, once, when somebody first looks for any of these protocols."""
         offered = list(protocols)
-
-        def take_up() -> None:
-            for guid in offered:
-                self._offers.pop(guid, None)
-            install()
-
         for guid in offered:
-            self._offers[guid] = take_up
+            self._offers[guid] = partial(self._install_devices, offered, install)
+
+    def _install_offered(self, guid: Guid, make: "Callable[[], Interface]") -> None:
+        self.install(None, guid, make())
+
+    def _install_devices(self, offered: list[Guid], install: "Callable[[], None]") -> None:
+        for guid in offered:
+            self._offers.pop(guid, None)
+        install()
 
     def _take_up(self, guid: bytes) -> None:
         make = self._offers.pop(guid, None)

@@ -4,6 +4,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable
 
+from machine.callbacks import nothing
 from uefi import memory_types as mt
 from uefi.status import EfiError, Status
 
@@ -30,7 +31,7 @@ class MemoryMap:
         self._regions: list[Region] = []
         self._starts: list[int] = []
         self.key = 1
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = nothing
 
     def add(self, start: int, end: int, memory_type: int, attributes: int = mt.CACHEABLE) -> None:
         """Describe memory that was not in the map yet."""

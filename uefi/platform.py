@@ -1,6 +1,7 @@
 """The platform behind the firmware: which handles exist, with which device paths and protocols, before an image starts."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class Platform:
         self.firmware = firmware
         self.console = console
         self.volumes: list[Volume] = []
+        self._hii: Database | None = None
         self.console_path = device_path.join(PCI_ROOT, _LPC, _COM1, nodes.uart(115_200))
 
     def add(self, path: bytes) -> int:
@@ -85,24 +87,33 @@ class Platform:
         base = firmware.pages(size // PAGE, mt.RESERVED)
         screen = Framebuffer(firmware.computer.memory.window(base, size), base)
 
-        def make() -> Interface:
-            from uefi.protocols.graphics_output import GraphicsOutput
-
-            return GraphicsOutput(firmware, screen)
-
-        firmware.handles.offer(guids.GRAPHICS_OUTPUT_PROTOCOL, make)
+        firmware.handles.offer(
+            guids.GRAPHICS_OUTPUT_PROTOCOL, partial(self._make, "graphics_output", "GraphicsOutput", screen)
+        )
         return screen
+
+    def _make(self, module: str, name: str, *arguments: Any) -> Interface:
+        """An object of a class in `uefi.protocols`, whose module is imported only now."""
+        made: Interface = getattr(import_module(f"uefi.protocols.{module}"), name)(self.firmware, *arguments)
+        return made
+
+    def _make_hii(self, module: str, name: str) -> Interface:
+        """The same for one that shares the HII database."""
+        if self._hii is None:
+            from uefi.hii.database import Database
+
+            self._hii = Database()
+        return self._make(module, name, self._hii)
 
     def offer_services(self) -> None:
         """The protocols that stand alone: each is made when an image first looks for it."""
-        firmware = self.firmware
+        handles = self.firmware.handles
 
         def offer(guid: Guid, module: str, name: str, *arguments: Any) -> None:
-            def make() -> Interface:
-                interface: Interface = getattr(import_module(f"uefi.protocols.{module}"), name)(firmware, *arguments)
-                return interface
+            handles.offer(guid, partial(self._make, module, name, *arguments))
 
-            firmware.handles.offer(guid, make)
+        def offer_hii(guid: Guid, module: str, name: str) -> None:
+            handles.offer(guid, partial(self._make_hii, module, name))
 
         offer(guids.DEVICE_PATH_UTILITIES_PROTOCOL, "device_path_utilities", "DevicePathUtilities")
         offer(guids.DEVICE_PATH_TO_TEXT_PROTOCOL, "device_path_to_text", "DevicePathToText")
@@ -110,19 +121,16 @@ class Platform:
         offer(guids.UNICODE_COLLATION2_PROTOCOL, "unicode_collation", "UnicodeCollation")
         offer(guids.UNICODE_COLLATION_PROTOCOL, "unicode_collation", "UnicodeCollation1")
         offer(guids.DECOMPRESS_PROTOCOL, "decompress", "Decompress")
-        offer(guids.RNG_PROTOCOL, "rng", "Rng", firmware.computer.random_bytes)
+        offer(guids.RNG_PROTOCOL, "rng", "Rng", self.firmware.computer.random_bytes)
         offer(guids.TIMESTAMP_PROTOCOL, "timestamp", "Timestamp")
         offer(guids.MP_SERVICES_PROTOCOL, "mp_services", "MpServices")
-        self._offer_hii(offer)
+        offer_hii(guids.HII_DATABASE_PROTOCOL, "hii_database", "HiiDatabase")
+        offer_hii(guids.HII_STRING_PROTOCOL, "hii_string", "HiiString")
+        offer(guids.HII_FONT_PROTOCOL, "hii_font", "HiiFont")
+        offer(guids.HII_CONFIG_ROUTING_PROTOCOL, "hii_config_routing", "HiiConfigRouting")
 
     def offer_pci(self, board: "PcBoard", memory: range, ports: range, buses: int) -> None:
         """The root bridge and PCI functions as handles; made, with the network device's driver, when first looked for."""
-
-        def install() -> None:
-            from uefi.pci.handles import install_pci
-
-            install_pci(self.firmware, board.pci, memory, ports, buses, board.nic)
-
         self.firmware.handles.offer_devices(
             (
                 guids.DEVICE_PATH_PROTOCOL,
@@ -131,33 +139,13 @@ class Platform:
                 guids.PCI_ROOT_BRIDGE_IO_PROTOCOL,
                 guids.SIMPLE_NETWORK_PROTOCOL,
             ),
-            install,
+            partial(self._install_pci, board, memory, ports, buses),
         )
 
-    def _offer_hii(self, offer: Callable[..., None]) -> None:
-        """The human interface infrastructure: its protocols share one database."""
-        from functools import cache
+    def _install_pci(self, board: "PcBoard", memory: range, ports: range, buses: int) -> None:
+        from uefi.pci.handles import install_pci
 
-        @cache
-        def database() -> "Database":
-            from uefi.hii.database import Database
-
-            return Database()
-
-        firmware = self.firmware
-
-        def shared(module: str, name: str) -> Callable[[], Interface]:
-            def make() -> Interface:
-                kind = getattr(import_module(f"uefi.protocols.{module}"), name)
-                interface: Interface = kind(firmware, database())
-                return interface
-
-            return make
-
-        firmware.handles.offer(guids.HII_DATABASE_PROTOCOL, shared("hii_database", "HiiDatabase"))
-        firmware.handles.offer(guids.HII_STRING_PROTOCOL, shared("hii_string", "HiiString"))
-        offer(guids.HII_FONT_PROTOCOL, "hii_font", "HiiFont")
-        offer(guids.HII_CONFIG_ROUTING_PROTOCOL, "hii_config_routing", "HiiConfigRouting")
+        install_pci(self.firmware, board.pci, memory, ports, buses, board.nic)
 
     def add_file_system(self, file_system: "FileSystem", node: Node) -> Volume:
         """A volume that is not on a block device: a host's folder."""

@@ -1,7 +1,7 @@
 """What all boards have: a serial port that is the console, the interrupt controllers, and perhaps one network device."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from machine.computer import Computer
 from machine.console import HostConsole
@@ -13,6 +13,7 @@ from machine.interrupts.io_apic import IO_APIC_BASE, IO_APIC_SIZE
 from machine.interrupts.local_apic import APIC_BASE, APIC_SIZE
 
 if TYPE_CHECKING:
+    from machine.cpu import Cpu
     from machine.devices.virtio.mmio import VirtioMmio
     from machine.net.backend import Backend
     from machine.net.port import NetworkPort
@@ -43,13 +44,11 @@ class Board:
         bus = computer.bus
         computer.on_idle = console.flush
         computer.input_waiting = console.pending
-        self.interrupts = InterruptController(
-            computer.clock, len(computer.engine.cpus), lambda _cpu: computer.engine.kick()
-        )
+        self.interrupts = InterruptController(computer.clock, len(computer.engine.cpus), self._wake)
         computer.interrupts = computer.msrs.apic = self.interrupts
         self.serial = Serial16550(console, self.interrupts.line(4))
         self.serial.on_poll_empty = self._input_polled
-        bus.add_ports(COM1, 8, self.serial.read, self._effect(self.serial.write))
+        bus.add_ports(COM1, 8, self.serial.read, self._write_serial)
         self._add_i8259s(computer)
         io_apic = self.interrupts.io_apic
         bus.add_mmio(IO_APIC_BASE, IO_APIC_SIZE, io_apic.read, io_apic.write)
@@ -83,7 +82,7 @@ class Board:
         port = NetworkPort(backend, self.computer.idle.effect)
         net = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post, long_header=long_header)
         device = VirtioMmio(net, line)
-        self.computer.idle.polled = lambda: device.polled
+        self.computer.idle.polled = device.is_polled
         return device
 
     def _deliver_message(self, address: int, data: int) -> None:
@@ -94,14 +93,12 @@ class Board:
             self.console.flush()
         self.computer.idle.input_poll()
 
-    def _effect(self, write: Callable[..., None]) -> Callable[..., None]:
-        effect = self.computer.idle.effect
+    def _write_serial(self, cpu: "Cpu", offset: int, size: int, value: int) -> None:
+        self.computer.idle.effect()
+        self.serial.write(cpu, offset, size, value)
 
-        def wrapped(*arguments: Any) -> None:
-            effect()
-            write(*arguments)
-
-        return wrapped
+    def _wake(self, _cpu: int) -> None:
+        self.computer.engine.kick()
 
     def input_arrived(self) -> None:
         """New console input: devices that interrupt for it do so. On the engine thread."""

@@ -1,9 +1,11 @@
 """Cloud Hypervisor's machine model: one I/O APIC, PCI, a port that switches it off, the clock of KVM."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from machine.boards.board import Board, Nic
+from machine.callbacks import nothing, zero
 from machine.computer import Computer
 from machine.console import HostConsole
 from machine.devices import i8042, rtc
@@ -35,13 +37,13 @@ class CloudHypervisorBoard(Board):
         self._end = end
         bus, line = computer.bus, self.interrupts.line
         KvmParavirt(computer)
-        self.i8042 = i8042.I8042(lambda: end("reset"), line(1))
+        self.i8042 = i8042.I8042(partial(end, "reset"), line(1))
         bus.add_ports(i8042.DATA_PORT, 1, self.i8042.read_data, self.i8042.write_data)
         bus.add_ports(i8042.COMMAND_PORT, 1, self.i8042.read_status, self.i8042.write_command)
         self.rtc = rtc.Rtc(computer.clock, line(8))
         bus.add_ports(rtc.PORT, rtc.PORTS, self.rtc.read, self.rtc.write)
-        bus.add_ports(SHUTDOWN_PORT, 4, lambda _cpu, _offset, _size: 0, self._sleep)
-        self.pci = PciBus(bus, lambda _pin, _level: None)
+        bus.add_ports(SHUTDOWN_PORT, 4, zero, self._sleep)
+        self.pci = PciBus(bus, nothing)
         bus.add_ports(pci_bus.ADDRESS_PORT, 1, self.pci.read_address, self.pci.write_address)
         bus.add_ports(pci_bus.DATA_PORT, pci_bus.DATA_PORTS, self.pci.read_data, self.pci.write_data)
 

@@ -1,6 +1,7 @@
 """Firecracker's machine model: one I/O APIC, VirtIO over MMIO, a keyboard controller for reset only, the clock of KVM."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from machine.boards.board import Board
@@ -23,7 +24,7 @@ class FirecrackerBoard(Board):
         super().__init__(computer, console)
         bus, line = computer.bus, self.interrupts.line
         KvmParavirt(computer)
-        self.i8042 = i8042.I8042(lambda: end("shutdown"), line(1))
+        self.i8042 = i8042.I8042(partial(end, "shutdown"), line(1))
         bus.add_ports(i8042.DATA_PORT, 1, self.i8042.read_data, self.i8042.write_data)
         bus.add_ports(i8042.COMMAND_PORT, 1, self.i8042.read_status, self.i8042.write_command)
         self.pit = i8254.I8254(computer.clock, line(0))

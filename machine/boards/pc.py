@@ -1,6 +1,7 @@
 """The PC board: the devices that EFI programs and the operating systems behind them expect, at the places of QEMU's Q35."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from machine.boards.board import Board, Nic
@@ -33,10 +34,8 @@ class PcBoard(Board):
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         super().__init__(computer, console)
         bus, clock = computer.bus, computer.clock
-
-        def reset() -> None:
-            end("reset")
-
+        self._end = end
+        reset = partial(end, "reset")
         line = self.interrupts.line
         self.rtc = rtc.Rtc(clock, line(8))
         bus.add_ports(rtc.PORT, rtc.PORTS, self.rtc.read, self.rtc.write)
@@ -45,7 +44,7 @@ class PcBoard(Board):
         bus.add_ports(i8042.COMMAND_PORT, 1, self.i8042.read_status, self.i8042.write_command)
         self.system_control = system_control.SystemControlPortA(reset)
         bus.add_ports(system_control.PORT, 1, self.system_control.read, self.system_control.write)
-        self.acpi_pm = acpi_pm.AcpiPm(clock, line(9), lambda: end("shutdown"))
+        self.acpi_pm = acpi_pm.AcpiPm(clock, line(9), partial(end, "shutdown"))
         bus.add_ports(acpi_pm.PM_BASE, acpi_pm.PM_PORTS, self.acpi_pm.read, self.acpi_pm.write)
         bus.add_ports(acpi_pm.SMI_COMMAND_PORT, acpi_pm.SMI_PORTS, self.acpi_pm.read_smi, self.acpi_pm.write_smi)
         self.post = debug_port.PostPort()
@@ -56,13 +55,16 @@ class PcBoard(Board):
         bus.add_ports(ELCR, 2, self.interrupts.pic.read_elcr, self.interrupts.pic.write_elcr)
         self.lpc = lpc_bridge.LpcBridge(self.interrupts.set_irq, self.interrupts.set_pic_line, acpi_pm.PM_BASE)
         self.pci = PciBus(bus, self.lpc.set_pirq)
-        self.reset_control = reset_control.ResetControl(lambda _cold: reset())
+        self.reset_control = reset_control.ResetControl(self._reset)
         bus.add_ports(pci_bus.ADDRESS_PORT, 1, self.pci.read_address, self.pci.write_address)
         bus.add_ports(pci_bus.DATA_PORT, pci_bus.DATA_PORTS, self.pci.read_data, self.pci.write_data)
         bus.add_ports(reset_control.PORT, 1, self.reset_control.read, self.reset_control.write)
         self.pci.add(HostBridge(ECAM_BASE, ECAM_BUSES), 0)
         self.pci.add(self.lpc, lpc_bridge.SLOT)
         bus.add_mmio(ECAM_BASE, ECAM_BUSES << 20, self.pci.read_ecam, self.pci.write_ecam)
+
+    def _reset(self, _cold: bool) -> None:
+        self._end("reset")
 
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
         """Plug a network device in at 00:03.0; enabled, as firmware leaves it.
@@ -77,7 +79,7 @@ class PcBoard(Board):
         device: VirtioPci | Gvnic
         device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
         self.pci.add(device, NIC_SLOT)
-        self.computer.idle.polled = lambda: device.polled
+        self.computer.idle.polled = device.is_polled
         self.nic = Nic(NIC_SLOT, port, mac, device.reset)
         resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from machine.callbacks import nothing
 from machine.interrupts.i8259 import I8259Pair
 from machine.interrupts.io_apic import PINS, IoApic
 from machine.interrupts.local_apic import BROADCAST, FIXED, INIT, LOWEST_PRIORITY, NMI, STARTUP, Ipi, LocalApic
@@ -31,9 +32,9 @@ class InterruptController:
     """
 
     def __init__(self, clock: "Clock", cpus: int = 1, wake: Callable[[int], None] | None = None) -> None:
-        self._wake = wake if wake is not None else lambda _: None
-        self.on_init: Callable[[int], None] = lambda _: None
-        self.on_startup: Callable[[int, int], None] = lambda _index, _vector: None
+        self._wake = wake if wake is not None else nothing
+        self.on_init: Callable[[int], None] = nothing
+        self.on_startup: Callable[[int, int], None] = nothing
         self.pic = I8259Pair(self._extint_raised)
         self.io_apics = [IoApic(self._send)]
         self.local_apics = [LocalApic(index, clock, self._send, self._level_ended, self._wake) for index in range(cpus)]

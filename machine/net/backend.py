@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from machine.callbacks import nothing
 from machine.errors import MachineError
 
 MINIMUM_FRAME = 14
@@ -26,9 +27,9 @@ class Backend(ABC):
     """
 
     def __init__(self) -> None:
-        self.on_receive: Callable[[bytes], None] = lambda frame: None
+        self.on_receive: Callable[[bytes], None] = nothing
         """A frame has come in."""
-        self.on_link: Callable[[bool], None] = lambda up: None
+        self.on_link: Callable[[bool], None] = nothing
         """The link has come up or gone down."""
         self.link = True
         """Whether the link is up."""

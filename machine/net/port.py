@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from machine.callbacks import nothing
 from machine.net.backend import MAXIMUM_FRAME, MINIMUM_FRAME, Backend
 
 MAXIMUM_WAITING = 1024
@@ -35,14 +36,14 @@ class NetworkPort:
     network is busy does not idle.
     """
 
-    def __init__(self, backend: Backend, activity: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, backend: Backend, activity: Callable[[], None] = nothing) -> None:
         self._backend = backend
         self._activity = activity
         self._sending = False
         self.waiting: deque[bytes] = deque()
         self.counters = dict.fromkeys(COUNTERS, 0)
-        self.on_frames: Callable[[], None] = lambda: None
-        self.on_link: Callable[[bool], None] = lambda up: None
+        self.on_frames: Callable[[], None] = nothing
+        self.on_link: Callable[[bool], None] = nothing
         self._borrower: Borrower | None = None
         backend.on_receive = self._received
         backend.on_link = self._link_changed

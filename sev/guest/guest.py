@@ -1,12 +1,14 @@
 """One SNP guest on a computer: puts RMP, checker, secure processor, hypervisor and processor together, and fills its pages."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from machine.callbacks import Constant, nothing
 from machine.computer import Computer
 from machine.memory import HIGH_START
 from sev.guest import pages
-from sev.guest.checker import COUNTER_RESTART, IV_REUSE, Checker
+from sev.guest.checker import COUNTER_RESTART, IV_REUSE, Checker, Kind
 from sev.guest.dma import GuestDma
 from sev.guest.ghcb_msr import C_BIT, PROTOCOL_MAX
 from sev.guest.ghcb_page import PROTOCOL_VERSION
@@ -43,7 +45,7 @@ class Guest:
         check: str = "warn",
         busy: int = 0,
         terminate: Callable[[str], None],
-        note: Callable[[str], None] = lambda text: None,
+        note: Callable[[str], None] = nothing,
         hidden_ports: frozenset[int] = frozenset(),
     ) -> None:
         self.computer = computer
@@ -55,13 +57,9 @@ class Guest:
         self.checker = Checker(
             memory, self.rmp, computer.engine.flush_translations, reporting=check != "off", strict=strict
         )
-        self.secure_processor = SecureProcessor(launch, lambda: platform, allow_counter_restart=not strict)
-        self.secure_processor.on_restart = lambda vmpck: self.checker.record(
-            COUNTER_RESTART, computer.engine.cpus[0], detail=f"VMPCK{vmpck}"
-        )
-        self.secure_processor.on_iv_reuse = lambda vmpck: self.checker.record(
-            IV_REUSE, computer.engine.cpus[0], detail=f"VMPCK{vmpck}"
-        )
+        self.secure_processor = SecureProcessor(launch, Constant(platform), allow_counter_restart=not strict)
+        self.secure_processor.on_restart = partial(self._key_misused, COUNTER_RESTART)
+        self.secure_processor.on_iv_reuse = partial(self._key_misused, IV_REUSE)
         states = PageStates(memory, self.rmp, self.checker)
         requests = GuestRequests(memory, self.checker, self.secure_processor, platform.certificate_table, busy)
         requests.on_refused = note
@@ -93,6 +91,9 @@ class Guest:
     def dma(self, device: str) -> GuestDma:
         """The guest's memory as a device (its name) may use it."""
         return GuestDma(self.computer.memory, self.checker, device)
+
+    def _key_misused(self, rule: Kind, vmpck: int) -> None:
+        self.checker.record(rule, self.computer.engine.cpus[0], detail=f"VMPCK{vmpck}")
 
     def share(self, address: int, size: int) -> None:
         """Firmware gives whole pages to the host, as it does for buffers of devices."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 
+from machine.callbacks import nothing
 from machine.cpu import Cpu
 from machine.memory import PhysicalMemory
 from sev.errors import Refused, SevError
@@ -37,7 +38,7 @@ class GuestRequests:
         self._certificates = certificates
         self._busy = busy
         self.busy_left = busy
-        self.on_refused: Callable[[str], None] = lambda text: None
+        self.on_refused: Callable[[str], None] = nothing
 
     def run(self, cpu: Cpu, request: int, response: int) -> int:
         """Serve the message at guest physical `request`, the answer to `response`; gives SW_EXITINFO2.

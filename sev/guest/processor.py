@@ -4,6 +4,7 @@
 from typing import Any
 
 from machine import registers as reg
+from machine.callbacks import Constant, never
 from machine.computer import Computer
 from machine.cpu import Cpu, Fault, GuestException
 from machine.paging import NonCanonical, PageFault
@@ -51,9 +52,9 @@ class SnpProcessor:
         self.msr = GhcbMsr(computer, services, ghcbs)
         self._protocol = GhcbProtocol(computer, services)
         answer = (_LEAF_EAX, C_BIT | _REDUCTION << 6 | _VMPLS << 12, 0, 0)
-        computer.cpuid.set_leaf(_LEAF, lambda _cpu, _subleaf: answer)
-        computer.msrs.register(MSR_SEV_STATUS, lambda _cpu: SEV_STATUS, lambda _cpu, _value: False)
-        computer.msrs.register(MSR_GHCB, lambda cpu: self.msr.values[cpu.index], self._write_ghcb)
+        computer.cpuid.set_leaf(_LEAF, Constant(answer))
+        computer.msrs.register(MSR_SEV_STATUS, Constant(SEV_STATUS), never)
+        computer.msrs.register(MSR_GHCB, self._read_ghcb, self._write_ghcb)
         computer.trap_instructions |= {
             b"\xf3\x0f\x01\xd9": self._vmgexit,
             b"\xf2\x0f\x01\xd9": self._vmgexit,
@@ -81,6 +82,9 @@ class SnpProcessor:
         self.msr.registered = list(state["registered"])
         services.dr7, services.jump_table = state["dr7"], state["jump_table"]
         services.requests.busy_left = state["busy"]
+
+    def _read_ghcb(self, cpu: Cpu) -> int:
+        return self.msr.values[cpu.index]
 
     def _write_ghcb(self, cpu: Cpu, value: int) -> bool:
         self.msr.values[cpu.index] = value

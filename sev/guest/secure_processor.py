@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from machine.callbacks import nothing
 from sev.errors import Refused
 from sev.firmware_status import AEAD_OFLOW, INVALID_PARAM, SUCCESS
 from sev.guest.launch import Launch
@@ -41,8 +42,8 @@ class SecureProcessor:
         self.allow_counter_restart = allow_counter_restart
         self.counters = [0] * VMPCKS
         """The last sequence number used under each VMPCK; a request must carry the next."""
-        self.on_restart: Callable[[int], None] = lambda vmpck: None
-        self.on_iv_reuse: Callable[[int], None] = lambda vmpck: None
+        self.on_restart: Callable[[int], None] = nothing
+        self.on_iv_reuse: Callable[[int], None] = nothing
         self._seen: dict[tuple[int, int], bytes] = {}
 
     def warm_up(self) -> None:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from machine.boards.board import Nic
+from machine.callbacks import nothing
 from machine.net.backend import MINIMUM_FRAME
 
 STOPPED, STARTED, INITIALIZED = range(3)
@@ -70,7 +71,7 @@ class NetworkInterface:
         self.sent: deque[int] = deque()
         self.holds_device = False
         """Whether the device is ours: initialized, and no driver of the guest's has reset it since."""
-        self.changed: Callable[[], None] = lambda: None
+        self.changed: Callable[[], None] = nothing
         self.reset_statistics()
 
     @property

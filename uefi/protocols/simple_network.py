@@ -7,6 +7,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from machine.callbacks import nothing
 from machine.cpu import Cpu
 from machine.errors import BadAddress
 from uefi import guids
@@ -49,7 +50,7 @@ class SimpleNetwork(Interface):
         """Revision, WaitForPacket and Mode."""
         firmware = self.firmware
         self._mode = firmware.pool(_MODE.size)
-        self._event = firmware.events.create_host(on_wait=lambda: bool(self.network.received))
+        self._event = firmware.events.create_host(on_wait=self._frame_waits)
         self.put_u64(0x00, self.REVISION)
         self.put_u64(0x70, self._event)
         self.put_u64(0x78, self._mode)
@@ -67,9 +68,12 @@ class SimpleNetwork(Interface):
 
     def stop_for_good(self) -> None:
         """The device is no longer ours: ExitBootServices, or the driver is being stopped."""
-        self.network.changed = lambda: None
+        self.network.changed = nothing
         self.network.shut_down()
         self.network.state = STOPPED
+
+    def _frame_waits(self) -> bool:
+        return bool(self.network.received)
 
     def _tell(self) -> None:
         """Write EFI_SIMPLE_NETWORK_MODE."""

@@ -1,7 +1,9 @@
 """EFI_SIMPLE_TEXT_INPUT_PROTOCOL: ConIn."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from machine.callbacks import nothing
 from machine.cpu import Cpu
 from uefi import guids
 from uefi.console.keyboard import Keyboard
@@ -18,7 +20,7 @@ def key_ready(firmware: "Firmware", keyboard: Keyboard) -> bool:
         return True
     deadline = keyboard.pending_deadline()
     if deadline is not None and deadline > firmware.clock.now():
-        firmware.clock.call_at(deadline, lambda: None)
+        firmware.clock.call_at(deadline, nothing)
     return False
 
 
@@ -35,7 +37,7 @@ class SimpleTextInput(Interface):
 
     def fill(self) -> None:
         """WaitForKey."""
-        self.put_u64(0x10, self.firmware.events.create_host(lambda: key_ready(self.firmware, self._keyboard)))
+        self.put_u64(0x10, self.firmware.events.create_host(partial(key_ready, self.firmware, self._keyboard)))
 
     @function(0x00, "Reset(bool ExtendedVerification)")
     def reset(self, cpu: Cpu, extended: int) -> int:

@@ -5,6 +5,7 @@ bit 1, and the management interrupt); `problem` says why.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from machine.clock import Clock
@@ -142,8 +143,7 @@ class Gvnic(PciDevice):
         self._was_reset = True
         self.problem = ""
 
-    @property
-    def polled(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether a driver that receives has no interrupts: it can only look at the rings."""
         resources = self.commands.resources
         return resources is not None and bool(resources.receive) and not self.msix.enabled
@@ -188,7 +188,7 @@ class Gvnic(PciDevice):
     def _send(self, queue: TransmitQueue) -> None:
         def send() -> None:
             if queue.send():
-                self._defer(lambda: self._send(queue))
+                self._defer(partial(self._send, queue))
 
         resources = self.commands.resources
         if resources is None or resources.transmit.get(queue.settings.identity) is not queue:

@@ -1,8 +1,10 @@
 """A VirtIO device without its transport: status, features, queues, and what a broken driver does to it (VirtIO 1.2, 2)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from machine.callbacks import always, nothing
 from machine.devices.dma import Dma
 from machine.devices.virtio.queue import BrokenRing, SplitQueue
 from machine.errors import BadAddress
@@ -48,9 +50,9 @@ class VirtioDevice:
         """Why the device needs a reset; for people."""
         self._strict = strict
         self._defer = defer
-        self.on_queue_interrupt: Callable[[SplitQueue], None] = lambda queue: None
-        self.on_config_interrupt: Callable[[], None] = lambda: None
-        self.may_work: Callable[[], bool] = lambda: True
+        self.on_queue_interrupt: Callable[[SplitQueue], None] = nothing
+        self.on_config_interrupt: Callable[[], None] = nothing
+        self.may_work: Callable[[], bool] = always
 
     # -- what a device type adds
 
@@ -151,7 +153,7 @@ class VirtioDevice:
 
     def _work(self, queue: SplitQueue) -> None:
         if self.process(queue):
-            self._defer(lambda: self.notify(queue.index))
+            self._defer(partial(self.notify, queue.index))
 
     def finish(self, queue: SplitQueue) -> None:
         """Publish what was pushed, and interrupt if the driver wants that."""

@@ -38,13 +38,18 @@ class VirtioMmio:
         self._line = line
         self._device_features_select = self._driver_features_select = self._queue_select = 0
         self._interrupt_status = 0
-        virtio.on_queue_interrupt = lambda queue: self._interrupt(_QUEUE)
-        virtio.on_config_interrupt = lambda: self._interrupt(_CONFIGURATION)
+        virtio.on_queue_interrupt = self._queue_interrupt
+        virtio.on_config_interrupt = self._config_interrupt
 
-    @property
-    def polled(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether the driver receives without interrupts: it can only look at the rings."""
         return self.virtio.polled
+
+    def _queue_interrupt(self, _queue: SplitQueue) -> None:
+        self._interrupt(_QUEUE)
+
+    def _config_interrupt(self) -> None:
+        self._interrupt(_CONFIGURATION)
 
     def reset(self) -> None:
         """What a driver's write of 0 to Status does."""

@@ -49,10 +49,13 @@ class VirtioNet(VirtioDevice):
         self._mtu = mtu
         self._port = port
         port.on_frames = self._frames_wait
-        port.on_link = lambda _up: self.config_changed()
+        port.on_link = self._link_changed
         self._receive_header = b""
         self._long_header = long_header
         self._mergeable = False
+
+    def _link_changed(self, _up: bool) -> None:
+        self.config_changed()
 
     # -- configuration (5.1.4)
 

@@ -46,7 +46,7 @@ class VirtioPci(PciDevice):
         self._isr = 0
         virtio.on_queue_interrupt = self._queue_interrupt
         virtio.on_config_interrupt = self._config_interrupt
-        virtio.may_work = lambda: self.bus_master
+        virtio.may_work = self._may_work
         self.config.watch(COMMAND, 2, virtio.resume)
 
     @property
@@ -55,10 +55,12 @@ class VirtioPci(PciDevice):
         queues = self.virtio.queues
         return queues[self.queue_select] if self.queue_select < len(queues) else None
 
-    @property
-    def polled(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether the driver receives without interrupts: it can only look at the rings."""
         return self.virtio.polled
+
+    def _may_work(self) -> bool:
+        return self.bus_master
 
     def vector_or_none(self, vector: int) -> int:
         """What a vector register holds after a write: NO_VECTOR for one that the table does not have (4.1.5.1.2)."""
