@@ -3,9 +3,10 @@
 records     where they come from: a folder, JSON lines, a table
 loading     what a record says: evidence, certificates, expected values; its digest
 judge       the verdict on a record, and its line
-worker, crew, cluster   who judges: processes of this machine, or a Dask cluster
+worker, cluster   who judges: a process of this machine, or the workers of a Dask cluster
 collector   the one place that asks KDS
-journal     the output, and what of it is finished already
-batch       deals records out, redoes what got lost
+batch       which records are dealt, and what becomes of the replies
 command     the command line
+
+Processes, cluster, dealing and the output are `cvmboot.crew`'s, which knows nothing of evidence.
 """

@@ -1,29 +1,25 @@
-"""Deals a batch's records out in chunks, writes what comes back, and has what got lost done again.
+"""Deals a batch's records out, writes what comes back, and looks for certificates that are missing.
 
-A record is in one place at a time: not read yet, in a chunk with the crew, waiting for certificates, or written. A chunk that is
-lost with its judge is taken apart and each record tried alone, so that one which kills its judge takes no other with it; after
-MOST_ATTEMPTS its line says so.
+A record is in one place at a time: not read yet, in a chunk with the crew, waiting for certificates, or written.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cvmboot.crew.chunk import OUR_ERROR, Chunk, Crew, Record, Reply, Settings
+from cvmboot.crew.dealer import Dealer
+from cvmboot.crew.journal import Journal
 from cvmboot.fleet.collector import Collector
-from cvmboot.fleet.crew import Chunk, Crew, Record
-from cvmboot.fleet.errors import OUR_ERROR
-from cvmboot.fleet.journal import Journal
-from cvmboot.fleet.judge import Reply, Settings, failure_line
+from cvmboot.fleet.judge import failure_line
 
-MOST_ATTEMPTS = 3
 SMALLEST_CHUNK = 4
 MOST_BYTES = 1 << 20
 """About how much evidence goes into one chunk."""
-_TICK = 0.2
 _MOST_NOTES = 100
 
 
-class Batch:
+class Batch(Dealer):
     """One run over `records`. `tally` counts finished records by status, `kept` those of them that an earlier run finished,
     `repeated` those that were judged more than once."""
 
@@ -39,44 +35,22 @@ class Batch:
     ) -> None:
         self.tally: Counter[int] = Counter()
         self.kept = self.repeated = 0
+        super().__init__(crew)
         self._records = records
-        self._crew = crew
         self._collector = collector
         self._journal = journal
         self._settings = settings
         self._say = say
         self._progress = progress
-        self._again: deque[Record] = deque()
         self._sent = 0
         self._all_read = False
         self._said: set[str] = set()
         collector.wake = crew.wake
 
-    def run(self) -> None:
-        """Judge all records. CvmbootError if that becomes impossible; what was written stays."""
-        while True:
-            self._deal()
-            if self._all_read and not self._again and not self._collector.open and self._crew.idle:
-                return
-            for chunk, reply in self._crew.results(_TICK):
-                if reply is None:
-                    self._lost(chunk)
-                else:
-                    self._written(chunk, reply)
-            self._again.extend(self._collector.answers())
-            self._progress(self)
-
     @property
     def finished(self) -> int:
         """How many records are finished."""
         return self.tally.total()
-
-    def _deal(self) -> None:
-        while self._crew.has_room:
-            chunk = self._next()
-            if chunk is None:
-                return
-            self._crew.submit(chunk)
 
     def _next(self) -> Chunk | None:
         """The next chunk; a record that was lost goes alone."""
@@ -105,7 +79,7 @@ class Batch:
         self._sent += len(records)
         return Chunk(records) if records else None
 
-    def _written(self, chunk: Chunk, reply: Reply) -> None:
+    def _finished(self, chunk: Chunk, reply: Reply) -> None:
         by_index = {record["index"]: record for record in chunk.records}
         sources = [by_index[index]["source"] for index, _ in reply["statuses"]]
         if reply["lines"]:
@@ -123,18 +97,18 @@ class Batch:
                 self._said.add(note)
                 self._say(note)
 
-    def _lost(self, chunk: Chunk) -> None:
-        alone = len(chunk.records) == 1
-        for record in chunk.records:
-            record["attempts"] = record.get("attempts", 1) + chunk.losses
-            if not alone or record["attempts"] <= MOST_ATTEMPTS:
-                self._again.append(record)
-                continue
-            record["attempts"] -= 1
-            reason = f"internal error: whoever judged this record died, {record['attempts']} times"
-            self._journal.write(failure_line(record, OUR_ERROR, reason, self._settings), [record["source"]])
-            self.tally[OUR_ERROR] += 1
-            self.repeated += 1
+    def _expects_more(self) -> bool:
+        return not self._all_read or bool(self._collector.open)
+
+    def _between(self) -> None:
+        self._again.extend(self._collector.answers())
+        self._progress(self)
+
+    def _given_up(self, record: Record, chunk: Chunk) -> None:
+        reason = f"internal error: whoever judged this record died, {record['attempts']} times"
+        self._journal.write(failure_line(record, OUR_ERROR, reason, self._settings), [record["source"]])
+        self.tally[OUR_ERROR] += 1
+        self.repeated += 1
 
 
 def _size(record: dict[str, Any]) -> int:

@@ -18,9 +18,8 @@ from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.status import BROKEN_PIPE
 
 if TYPE_CHECKING:
+    from cvmboot.crew.chunk import Crew, Settings
     from cvmboot.fleet.batch import Batch
-    from cvmboot.fleet.crew import Crew
-    from cvmboot.fleet.judge import Settings
     from cvmboot.fleet.records import Source
     from sev.certificates import Certificate
     from sev.evidence import Evidence
@@ -130,9 +129,9 @@ def verify_batch(
     """Judge all records of a source; gives the exit status. CvmbootError. KeyboardInterrupt, after the output was closed."""
     from cvmboot.attest_fetch import resolver
     from cvmboot.attest_input import add_collateral
+    from cvmboot.crew.journal import Journal
     from cvmboot.fleet.batch import Batch
     from cvmboot.fleet.collector import Collector
-    from cvmboot.fleet.journal import Journal
     from cvmboot.fleet.records import Source
     from sev.attestation_policy import CRL_REQUIRED, Policy
     from sev.certificates import ARK
@@ -226,12 +225,13 @@ def _platform(folder: Path) -> "Platform":
 
 def _crew(options: BatchOptions, settings: "Settings", source: "Source") -> "Crew":
     if options.cluster:
-        from cvmboot.fleet.cluster import ClusterCrew
+        from cvmboot.fleet.cluster import JudgingCluster
 
-        return ClusterCrew(options.cluster, settings, source.folder)
-    from cvmboot.fleet.crew import LocalCrew
+        return JudgingCluster(options.cluster, settings, source.folder)
+    from cvmboot.crew.local import LocalCrew
+    from cvmboot.fleet.worker import judge
 
-    return LocalCrew(options.jobs or len(os.sched_getaffinity(0)), settings)
+    return LocalCrew(options.jobs or len(os.sched_getaffinity(0)), settings, judge)
 
 
 @contextmanager

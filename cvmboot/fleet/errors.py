@@ -3,8 +3,6 @@
 from sev.errors import SevError
 from sev.verdict import MALFORMED
 
-OUR_ERROR = 1
-
 
 class BadRecord(SevError):
     """A record that cannot be judged; `status` is what its line says: MALFORMED, or 1 for what is not the evidence's fault.

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cvmboot.attest_input import evidence_of, pieces_of
-from cvmboot.fleet.errors import OUR_ERROR, BadRecord
+from cvmboot.crew.chunk import OUR_ERROR, Reply, Settings
+from cvmboot.fleet.errors import BadRecord
 from cvmboot.fleet.loading import Loaded, Shelves, load
 from cvmboot.fleet.records import BESIDE
 from sev.appraisal import appraise
@@ -36,9 +37,6 @@ from sev.verifier import Verifier
 
 MOST_KEPT = 4096
 MOST_NOTES = 20
-Settings = dict[str, Any]
-Reply = dict[str, Any]
-
 
 # Stretches of ATTESTATION_REPORT (AMD 56860).
 _VERSION, _KEY_INFO, _TCB_AND_CPU, _CHIP = slice(0x4), slice(0x48, 0x4C), slice(0x180, 0x18B), slice(0x1A0, 0x1E0)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from cvmboot.attest_input import AUXBLOB, LARGEST_FILE, MOST_FILES
-from cvmboot.fleet.errors import OUR_ERROR, BadRecord
+from cvmboot.crew.chunk import OUR_ERROR
+from cvmboot.fleet.errors import BadRecord
 from sev.attestation_policy import SETS, VALUES
 from sev.verdict import MALFORMED
 

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from fleet_batch import PATIENCE, Run, children_of, lines_in
 
+from cvmboot.crew.dealer import MOST_ATTEMPTS
+from cvmboot.crew.journal import Journal
+from cvmboot.crew.life import READY
+from cvmboot.crew.local import LocalCrew
 from cvmboot.errors import CvmbootError
-from cvmboot.fleet.batch import MOST_ATTEMPTS, Batch
+from cvmboot.fleet.batch import Batch
 from cvmboot.fleet.collector import Collector
-from cvmboot.fleet.crew import LocalCrew
-from cvmboot.fleet.journal import Journal
 from cvmboot.fleet.records import Source
-from cvmboot.fleet.worker import READY
 from sev.collateral.resolver import Resolver
 from sev.kds import KdsServer
 from sev.platform import Platform

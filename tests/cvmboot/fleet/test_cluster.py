@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from fleet_batch import PATIENCE, lines_in
 
-from cvmboot.fleet.crew import Chunk
-from cvmboot.fleet.errors import OUR_ERROR
+from cvmboot.crew.chunk import OUR_ERROR, Chunk
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'cvmboot[cluster]'")
 
@@ -154,9 +153,9 @@ def test_without_dask_the_message_says_what_to_install(tmp_path: Path) -> None:
 def test_a_record_that_keeps_killing_workers_is_taken_back() -> None:
     """Dask would run it again, on one worker after the other; we take it back after the first, and count."""
     from cvmboot.fleet.batch import Batch
-    from cvmboot.fleet.cluster import ClusterCrew
+    from cvmboot.fleet.cluster import JudgingCluster
 
-    crew: Any = ClusterCrew.__new__(ClusterCrew)
+    crew: Any = JudgingCluster.__new__(JudgingCluster)
     crew._chunks, crew._deaths, crew._at_once = {}, Counter(), []
     crew._ready = queue.SimpleQueue()
     crew._look = lambda: None

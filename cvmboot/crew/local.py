@@ -1,103 +1,93 @@
-"""Who judges a batch: processes of this machine, each with a pipe of its own, so that it is known what a killed one had.
+"""A crew of processes of this machine, each with a pipe of its own, so that it is known what a killed one had.
 
-`multiprocessing` starts them anew (spawn), because a fork would copy threads' locks. A process has one chunk in work and one
-waiting. If it dies, the one in work is lost and the other one was never begun.
+They are started anew, because a fork would copy threads' locks. A process has one chunk in work and `depth` - 1 waiting. If it
+dies, the one in work is lost and the others were never begun.
 """
 
-import multiprocessing
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from pathlib import Path
 
+from cvmboot.crew import member as member_script
+from cvmboot.crew.chunk import Chunk, Reply, Settings
+from cvmboot.crew.life import READY
 from cvmboot.errors import CvmbootError
-from cvmboot.fleet.judge import Reply, Settings
-from cvmboot.fleet.worker import READY, serve
 
-DEPTH = 2
-PATIENCE = 180.0
-"""Seconds for a chunk; a process that takes longer is ended, and its records are tried again."""
 MOST_FALSE_STARTS = 3
-Record = dict[str, Any]
+_SCRIPT = Path(member_script.__file__)
 Life = Callable[[Connection, Settings], None]
-
-
-class Chunk:
-    """Records that are judged together. `losses` counts how often their judge died meanwhile."""
-
-    __slots__ = ("losses", "records")
-
-    def __init__(self, records: list[Record]) -> None:
-        self.records = records
-        self.losses = 0
-
-
-class Crew(Protocol):
-    """Judges chunks. `largest` is how many records a chunk should have at most."""
-
-    largest: int
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another chunk would be begun soon."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is in work."""
-
-    def submit(self, chunk: Chunk) -> None:
-        """Have a chunk judged."""
-
-    def results(self, timeout: float) -> list[tuple[Chunk, Reply | None]]:
-        """Replies that came, after waiting for one; None for a chunk that was lost with its judge. CvmbootError."""
-
-    def wake(self) -> None:
-        """From any thread: end the waiting."""
-
-    def close(self) -> None:
-        """End all work."""
 
 
 class _Member:
     """One process, the chunks that it has, and since when it works on the first."""
 
-    def __init__(self, context: Any, life: Life, settings: Settings) -> None:
-        ours, theirs = context.Pipe()
+    def __init__(self, life: Life, settings: Settings) -> None:
+        ours, theirs = Pipe()
         self.connection: Connection = ours
-        self.process: BaseProcess = context.Process(target=life, args=(theirs, settings), daemon=True)
         self.chunks: deque[Chunk] = deque()
         self.since = time.monotonic()
-        self.ready = False
+        self.ready = self.overdue = False
         # Ctrl-C at a terminal is for us; the process inherits that it is blocked.
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.process.start()
+            descriptor = theirs.fileno()
+            words = [sys.executable, "-P", str(_SCRIPT), str(descriptor)]
+            self.process = subprocess.Popen(words, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
         theirs.close()
+        with contextlib.suppress(OSError):  # if it is dead already, its pipe's end says so
+            ours.send(sys.path)
+            ours.send((life, settings))
+
+    def end(self) -> None:
+        """Kill the process; it has nothing to lose: what it has not replied does not count."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
 
 
 class LocalCrew:
-    """`jobs` processes, each of which lives a `life` with its end of a pipe."""
+    """`jobs` processes, each of which lives a `life` with its end of a pipe. A message that is neither READY nor a reply goes to
+    `news`, with the chunk in work."""
 
-    largest = 64
-
-    def __init__(self, jobs: int, settings: Settings, life: Life = serve) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        settings: Settings,
+        life: Life,
+        *,
+        largest: int = 64,
+        depth: int = 2,
+        news: Callable[[Chunk, str], None] = lambda chunk, text: None,
+    ) -> None:
+        self.largest = largest
         self._life = life
-        self._context = multiprocessing.get_context("spawn")
         self._settings = settings
+        self._depth = depth
+        self._news = news
         self._false_starts = 0
         self._waiting: deque[Chunk] = deque()
         self._woken, self._wake = os.pipe()
-        self._members = [_Member(self._context, life, settings) for _ in range(jobs)]
+        self._members: list[_Member] = []
+        try:
+            for _ in range(jobs):
+                self._members.append(_Member(life, settings))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def has_room(self) -> bool:
-        return not self._waiting and any(len(member.chunks) < DEPTH for member in self._members)
+        return not self._waiting and any(len(member.chunks) < self._depth for member in self._members)
 
     @property
     def idle(self) -> bool:
@@ -118,7 +108,8 @@ class LocalCrew:
                 self._take(by_end[end], results)  # type: ignore[index]
         now = time.monotonic()
         for member in self._members:
-            if member.chunks and now - member.since > PATIENCE:
+            if member.chunks and now - member.since > member.chunks[0].patience:
+                member.overdue = True
                 member.process.kill()  # its pipe's end says the rest
         self._deal()
         return results
@@ -128,10 +119,9 @@ class LocalCrew:
 
     def close(self) -> None:
         for member in self._members:
-            member.process.kill()  # it has nothing to lose: what it has not replied is not in the output
-            member.connection.close()
+            member.process.kill()
         for member in self._members:
-            member.process.join()
+            member.end()
         os.close(self._woken)
         os.close(self._wake)
 
@@ -144,33 +134,36 @@ class LocalCrew:
             return
         if message == READY:
             member.ready, self._false_starts = True, 0
+        elif isinstance(message, str):
+            if member.chunks:
+                self._news(member.chunks[0], message)
+            return
         else:
             results.append((member.chunks.popleft(), message))
         member.since = time.monotonic()
 
     def _replace(self, member: _Member, results: list[tuple[Chunk, Reply | None]]) -> None:
-        member.connection.close()
-        member.process.join(1)
-        if member.process.is_alive():
-            member.process.kill()
-            member.process.join()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            member.process.wait(1)
+        member.end()
         if member.ready and member.chunks:
             lost = member.chunks.popleft()
             lost.losses += 1
+            lost.reason = _how_it_ended(member, lost)
             results.append((lost, None))
         self._waiting.extendleft(reversed(member.chunks))
         if not member.ready:
             self._false_starts += 1
             if self._false_starts >= MOST_FALSE_STARTS:
-                code = member.process.exitcode
+                code = member.process.returncode
                 raise CvmbootError(f"processes end before they begin (exit status {code}); is there enough memory?")
-        self._members[self._members.index(member)] = _Member(self._context, self._life, self._settings)
+        self._members[self._members.index(member)] = _Member(self._life, self._settings)
 
     def _deal(self) -> None:
         """Give chunks to the processes that have the fewest."""
         while self._waiting:
             member = min(self._members, key=lambda member: len(member.chunks))
-            if len(member.chunks) >= DEPTH:
+            if len(member.chunks) >= self._depth:
                 return
             chunk = self._waiting.popleft()
             try:
@@ -181,3 +174,13 @@ class LocalCrew:
             if not member.chunks:
                 member.since = time.monotonic()
             member.chunks.append(chunk)
+
+
+def _how_it_ended(member: _Member, chunk: Chunk) -> str:
+    code = member.process.returncode
+    if member.overdue:
+        return f"was killed after {chunk.patience:g} s, because it did not end by itself"
+    if code < 0:
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        return f"was killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+    return f"ended with exit status {code}"

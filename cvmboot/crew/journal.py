@@ -1,4 +1,4 @@
-"""A batch's output: a line for each record, and on --resume what of it is finished and stays.
+"""The output of a run over many records: a line for each record, and on --resume what of it is finished and stays.
 
 A run that was interrupted, however hard, leaves whole lines and perhaps a part of one. `--resume` drops that part and skips the
 records whose lines are there, unless the record or the options changed since, or the line tells of an error of ours (status 1):
@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cvmboot.crew.chunk import OUR_ERROR
 from cvmboot.errors import CvmbootError
-from cvmboot.fleet.errors import OUR_ERROR
 
 LONGEST_LINE = 4 << 20
 _BEGIN = b'{"index":'
@@ -23,9 +23,11 @@ _UNSEEN, _KEPT, _REPLACED = 0, 1, 2
 
 
 class Journal:
-    """The output at `path`, or standard output for None. `resume` goes on with what is there. CvmbootError."""
+    """The output at `path`, or standard output for None. `resume` goes on with what is there; `options` is a digest of what all
+    lines depend on, `what` the run's name in messages. CvmbootError."""
 
-    def __init__(self, path: Path | None, resume: bool, options: str) -> None:
+    def __init__(self, path: Path | None, resume: bool, options: str, what: str = "batch") -> None:
+        self._what = what
         self._path = path
         self._finished: _Finished | None = None
         self._start = 0
@@ -47,6 +49,15 @@ class Journal:
     def finished(self, source: str) -> str:
         """The digest of a record whose line is there already; "" if there is none that may stay."""
         return self._finished.digest(source) if self._finished else ""
+
+    def line(self, source: str) -> dict[str, Any]:
+        """The line of a record for which `finished` gave a digest."""
+        assert self._finished is not None
+        end = self._file.tell()
+        self._file.seek(self._finished.place(source))
+        line = self._file.readline()
+        self._file.seek(end)
+        return dict(json.loads(line))
 
     def keep(self, source: str) -> int:
         """Leave a record's line as it is; its status."""
@@ -84,7 +95,7 @@ class Journal:
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CvmbootError(f"{self._path}: another batch writes to it") from None
+            raise CvmbootError(f"{self._path}: another {self._what} writes to it") from None
         except OSError:
             pass  # a device, or a file system without locks
 
@@ -100,7 +111,7 @@ class Journal:
             if plain is None:
                 if line.endswith(b"\n") or not _is_part(line, number):
                     raise CvmbootError(
-                        f"{self._path}, line {number}: not of a batch's output; name another file with --output"
+                        f"{self._path}, line {number}: not of a {self._what}'s output; name another file with --output"
                     )
                 break  # a part of a line: the run was killed while it wrote
             finished.add(plain, end)
@@ -195,6 +206,11 @@ class _Finished:
         """The digest of the record that a line is of; "" if there is none that counts."""
         row = self._row(_key(source))
         return str(row[0]) if row else ""
+
+    def place(self, source: str) -> int:
+        """Where the line of a record begins that has one."""
+        row = self._row(_key(source))
+        return int(row[2])
 
     def mark(self, source: str, seen: int) -> int:
         """Note what became of a record; its status."""
