@@ -73,5 +73,5 @@ class CloudHypervisorBoard(Board):
         for index, address in ((0, DEVICE_WINDOW), (2, NIC_MESSAGES)):
             device.set_bar_address(device.bars[index], address)
         device.write_config(config_space.COMMAND, 2, config_space.COMMAND_MEMORY)
-        computer.idle.polled = lambda: device.polled
+        computer.idle.polled = device.is_polled
         self.nic = Nic(NIC_SLOT, port, mac, device.reset)
