@@ -95,8 +95,6 @@ def assemble(
         raise UsageError(f"--engine {options.engine}: only auto and unicorn are there yet; leave the option out")
     if options.clock not in ("real", "virtual"):
         raise UsageError(f"--clock {options.clock}: wanted real or virtual")
-    if options.cpus != 1:
-        raise UsageError(f"--cpus {options.cpus}: only 1 is there yet; leave the option out")
     if options.board not in ("auto", "uefi"):
         raise UsageError(f"--board {options.board} is for ELF unikernels; leave it out for EFI applications and disks")
     clock = VirtualClock() if options.clock == "virtual" else RealClock()

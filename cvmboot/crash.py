@@ -35,7 +35,7 @@ _REGISTERS = (
 def report(assembly: "Assembly | UnikernelAssembly", outcome: Outcome) -> list[str]:
     """The lines of the report; the first one says it all. After the run, before the machine is closed."""
     computer = assembly.computer
-    cpu = computer.engine.cpus[0]
+    cpu = computer.cpu
     memory = computer.linear(cpu)
     symbols: AnySymbols
     symbols = Symbols(assembly.firmware.images) if isinstance(assembly, Assembly) else assembly.symbols

@@ -245,7 +245,7 @@ class PoweredMachine:
         except TripleFault as fault:
             outcome = Outcome("crashed", text=str(fault), fault=fault.fault)
             # Who means it takes its own interrupt table away first.
-            if assembly.board.triple_fault_ends and not assembly.computer.engine.cpus[0].table("idtr")[1]:
+            if assembly.board.triple_fault_ends and not assembly.computer.cpu.table("idtr")[1]:
                 outcome = Outcome("shutdown")
         except EngineError as error:
             outcome, failure = Outcome("crashed", text=str(error)), error

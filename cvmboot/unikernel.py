@@ -141,8 +141,6 @@ def assemble(
     for name, spelling in _FIRMWARE_OPTIONS.items():
         if getattr(options, name):
             raise UsageError(f"{spelling}: {image} is an ELF unikernel, which runs without UEFI; leave the option out")
-    if options.cpus != 1:
-        raise UsageError(f"--cpus {options.cpus}: only 1 is there yet; leave the option out")
     command_line = options.args.encode()
     if len(command_line) > LONGEST_COMMAND_LINE or b"\0" in command_line:
         raise UsageError(
@@ -155,7 +153,7 @@ def assemble(
     program = _program(data, image, options.board)
     module, name = BOARDS[board_of(data, image, options.board)]
     try:
-        computer = Computer(options.memory, 1, VirtualClock() if options.clock == "virtual" else RealClock())
+        computer = Computer(options.memory, options.cpus, VirtualClock() if options.clock == "virtual" else RealClock())
     except MachineError as error:
         raise CvmbootError(str(error)) from None
     board: Board = getattr(importlib.import_module(module), name)(computer, console, End(computer))

@@ -28,6 +28,7 @@ from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
+from machine.turns import HALTED, RUNNING, TURN, TURN_BLOCKS, WAITING, Turns
 
 if TYPE_CHECKING:
     from machine.devices.dma import Dma
@@ -35,12 +36,18 @@ if TYPE_CHECKING:
 _STI, _MOV_SS, _POP_SS = 0xFB, 0x8E, 0x17
 
 
+def _in_long_mode(cpu: Cpu) -> bool:
+    """Whether interrupts can be delivered to `cpu`: one that is on its way from real mode takes an NMI when it has arrived."""
+    return bool(cpu.get(reg.CR0) & paging.CR0_PG and cpu.read_msr(msr.EFER) & paging.EFER_LME)
+
+
 class Computer:
     """One x64 machine with `memory` bytes of RAM and `cpus` processors. Devices are added by a board.
 
     Extension points, all called on the engine thread with the CPU concerned:
     `bus`, `cpuid`, `msrs` take registrations; `trap_instructions` maps opcode bytes to handlers that return the length
-    handled; `interrupts` are the controllers that deliver vectors; `injectors` may divert a CPU that is about to run;
+    handled; `interrupts` are the controllers that deliver vectors; `injectors` may divert the boot processor when it is about
+    to run;
     `fault_filter` sees each exception before the guest's IDT does; `page_filter` sees each page that a CPU is about to
     use (cpu, translation, linear address, access), once until `engine.flush_translations`.
     """
@@ -63,11 +70,17 @@ class Computer:
         """What a device, by name, sees of RAM."""
         self.on_idle: Callable[[], None] = nothing
         self.halt_limit: int | None = None
-        """Nanoseconds after which HLT ends where interrupts are enabled: firmware whose own timer ticks. None: never."""
+        """Nanoseconds after which the boot processor's HLT ends where interrupts are enabled: firmware whose own timer ticks.
+        None: never."""
+        self.on_boot_processor_init: Callable[[], None] = nothing
+        """The boot processor got an INIT: it begins at the reset vector."""
         self.input_waiting: Callable[[], bool] = never
         self.await_input: Callable[[], bool] = never
         """Under virtual time, when nothing but input can happen any more: True if that has come."""
         self.idle = IdleDetector(self._doze, self.clock.now if self.virtual else perf_counter_ns)
+        self.turns = Turns(cpus)
+        self._several = cpus > 1
+        self._end_of_turn: int | None = None
         self.debugger: Debugger | None = None
         self._abandoned = False
         self._random = random.Random(0x6376_6D62) if self.virtual else None
@@ -75,7 +88,7 @@ class Computer:
         self._attention = False
         self._wake = threading.Condition()
         self._end: Any = None
-        self.engine: Engine = UnicornEngine(self.memory, self, cpus)
+        self.engine: Engine = UnicornEngine(self.memory, self, cpus, TURN_BLOCKS if self.virtual and cpus > 1 else 0)
         self.bus.on_window = self._open_window
         self._alarm = Alarm(self._on_alarm)
         if not self.virtual:
@@ -90,6 +103,12 @@ class Computer:
             self.port_write = self.bus.port_write  # type: ignore[method-assign]
             self.mmio_read = self.bus.mmio_read  # type: ignore[method-assign]
             self.mmio_write = self.bus.mmio_write  # type: ignore[method-assign]
+
+    def connect(self, interrupts: InterruptController) -> None:
+        """Wire the interrupt controllers to the CPUs."""
+        self.interrupts = self.msrs.apic = interrupts
+        interrupts.on_init = self._on_init
+        interrupts.on_startup = self._on_startup
 
     # -- machine.engine.base.Handlers
 
@@ -132,6 +151,8 @@ class Computer:
         deadline = self.clock.next_deadline()
         if deadline is not None and deadline <= self.clock.now():
             self.engine.kick()
+        if self._end_of_turn is not None and self._end_of_turn <= self.clock.now():
+            self._give_way()
 
     def read_msr(self, cpu: Cpu, index: int) -> int | None:
         """RDMSR."""
@@ -153,6 +174,13 @@ class Computer:
             self.tick()
         self.idle.time_poll()
         return self.clock.tsc()
+
+    def pause(self, cpu: Cpu) -> None:
+        """PAUSE: the CPU waits for another one, which should run."""
+        if self.virtual:
+            self.tick()
+        if self.turns.contended():
+            self._give_way()
 
     def random(self, cpu: Cpu, size: int) -> int:
         """RDRAND; seeded under virtual time."""
@@ -235,9 +263,12 @@ class Computer:
                 self._wake.wait(None if nanoseconds is None else nanoseconds / 1e9)
 
     def _doze(self, nanoseconds: int) -> None:
+        """The CPU whose turn it is has nothing to do. Sleep if the same is true of all that run."""
         deadline = self.clock.next_deadline()
         now = self.clock.now()
         if self.input_waiting():
+            return
+        if self._several and self._yields():
             return
         if self.virtual:
             self.on_idle()
@@ -250,11 +281,38 @@ class Computer:
         if nanoseconds > 0 and not self._attention:
             self.wait(nanoseconds)
 
+    def _give_way(self) -> None:
+        """End the present turn."""
+        self.turns.over = True
+        self.engine.kick()
+
+    def _yields(self) -> bool:
+        """The CPU whose turn it is waits: whether it leaves the engine to another, or all that run do the same."""
+        turns = self.turns
+        if not turns.contended():
+            return False
+        turns.drowsy.add(turns.current)
+        self._give_way()
+        if turns.others_busy():
+            return True
+        turns.drowsy.clear()  # after the sleep, everyone looks once
+        return False
+
     def wait_until(self, deadline: int | None) -> bool:
         """Let time pass until `deadline` (ns of the clock), the next timer or an interruption; run due timers.
 
-        False if the caller must give way because something was posted or the run ends.
+        For the boot processor's services, and when no CPU runs. False if the caller must give way because something was
+        posted, another CPU is to run, or the run ends.
         """
+        if self._several and self.turns.contended():
+            if not self._yields():
+                limit = self.clock.now() + TURN
+                self._let_pass(limit if deadline is None else min(deadline, limit))
+            return False
+        self._let_pass(deadline)
+        return self._end is None and not self._paused()
+
+    def _let_pass(self, deadline: int | None) -> None:
         next_timer = self.clock.next_deadline()
         until = min((d for d in (deadline, next_timer) if d is not None), default=None)
         now = self.clock.now()
@@ -266,7 +324,6 @@ class Computer:
                 self.wait(None if until is None else until - now)
         self._take_posted()
         self.clock.run_due()
-        return self._end is None and not self._paused()
 
     def _take_posted(self) -> None:
         if self._attention:
@@ -314,42 +371,115 @@ class Computer:
         """Let a debugger look at what is left, as long as it wants."""
         debugger = self.debugger
         if debugger is not None:
-            cpu = self.engine.cpus[0]
+            cpu = self.cpu
             debugger.ended(cpu, result)
             while debugger.paused and not self._abandoned:
                 self._rest(debugger, cpu)
 
+    @property
+    def cpu(self) -> Cpu:
+        """The CPU whose turn it is, or was last."""
+        return self.engine.cpus[self.turns.current]
+
     def _run(self) -> Any:
-        cpu = self.engine.cpus[0]
+        turns = self.turns
         try:
             while self._end is None:
                 self._take_posted()
                 debugger = self.debugger
                 if debugger is not None and debugger.paused:
-                    self._rest(debugger, cpu)
+                    self._resume_halts()
+                    self._rest(debugger, self.cpu)
                     continue
                 self.clock.run_due()
                 if self._end is not None:
                     break
                 stepping = debugger is not None and debugger.stepping
+                cpu = self.cpu if stepping else self._next_cpu()
+                if cpu is None:
+                    self._let_pass(turns.next_end_of_halt())
+                    continue
                 if not stepping:
                     self._prepare(cpu)
                 deadline = None if self.virtual else self.clock.next_deadline()
-                self._alarm.set(None if deadline is None else deadline - self.clock.now())
+                left = None if deadline is None else deadline - self.clock.now()
+                if self._several and not self.virtual and turns.contended():
+                    left = TURN if left is None else min(left, TURN)
+                self._alarm.set(left)
                 if self._attention:
                     continue
                 stop = self.engine.step(cpu) if stepping else self.engine.run(cpu)
                 if self._end is not None:
                     break  # a few more instructions may have been executed, and faulted, before the engine stopped
                 if stop is Stop.HALTED and not stepping:
-                    self._halted(cpu)
+                    self._halt(cpu)
                 elif stop is Stop.EXCEPTION:
                     self._deliver(cpu)
+                elif self._several:
+                    self._count_turn(stop)
                 if debugger is not None:
                     debugger.stopped(cpu, stop)
         finally:
             self._alarm.set(None)
         return self._end
+
+    # -- several CPUs
+
+    def _count_turn(self, stop: Stop) -> None:
+        """A CPU came back that would go on. Any kick may be its turn's end; under virtual time only what the guest does is."""
+        if stop is Stop.TURN_OVER:
+            self.turns.over = True
+            if self._end_of_turn is not None and isinstance(self.clock, VirtualClock):
+                self.clock.jump_to(self._end_of_turn)
+        elif stop is Stop.KICKED and not self.virtual:
+            self.turns.over = True
+
+    def _next_cpu(self) -> Cpu | None:
+        """The CPU that runs next, ready to; None if none has anything to do."""
+        turns, cpus = self.turns, self.engine.cpus
+        for index in turns.order():
+            cpu = cpus[index]
+            state = turns.states[index]
+            if state is not RUNNING:
+                if state != HALTED or not self._wakes(cpu):
+                    continue
+                turns.wake(index)
+            if index in turns.start_up:
+                cpu.enter_real_mode(turns.start_up.pop(index), self.cpuid.signature)
+            if self._several and turns.begin(index):
+                turns.drowsy.discard(index)
+                self.idle.switch(index)
+                self._end_of_turn = self.clock.now() + TURN if self.virtual else None
+            return cpu
+        return None
+
+    def _on_init(self, index: int) -> None:
+        """INIT: the CPU waits for its start-up IPI (AMD64 APM volume 2, 15.27.8); the boot processor starts the machine anew."""
+        if index == 0:
+            self.on_boot_processor_init()
+        else:
+            self.park(index)
+
+    def _on_startup(self, index: int, vector: int) -> None:
+        """A start-up IPI; a CPU that does not wait for one ignores it."""
+        turns = self.turns
+        if turns.states[index] == WAITING:
+            turns.start_up[index] = vector
+            self.start(index)
+
+    def start(self, index: int) -> None:
+        """Let a CPU that was parked run, from where its registers say. In a trap of another one, or between two runs."""
+        self.turns.wake(index)
+        if self.interrupts is not None:
+            self.interrupts.local_apics[index].nmi_pending = False
+        self.engine.kick()
+
+    def park(self, index: int) -> None:
+        """Take a CPU out of the turns, until `start` or INIT and a start-up IPI."""
+        self.engine.cpus[index].fault = None
+        self.turns.park(index)
+        if index == self.turns.current:
+            self._give_way()
 
     def _in_shadow(self, cpu: Cpu) -> bool:
         """Whether the instruction before RIP was STI, MOV SS or POP SS: no interrupt may come right behind it."""
@@ -363,10 +493,11 @@ class Computer:
     def _prepare(self, cpu: Cpu) -> None:
         """Deliver what waits for this CPU before it runs on."""
         source = self.interrupts
-        if source is not None and source.take_nmi(cpu.index):
+        if source is not None and source.local_apics[cpu.index].nmi_pending and _in_long_mode(cpu):
+            source.take_nmi(cpu.index)
             exceptions.deliver(self.linear(cpu), cpu, Fault(2))
         waiting = source is not None and source.pending_vector(cpu.index) is not None
-        if not waiting and not self.injectors:
+        if not waiting and (cpu.index or not self.injectors):
             return
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
             return
@@ -380,28 +511,39 @@ class Computer:
             if vector is not None:
                 exceptions.deliver(self.linear(cpu), cpu, Fault(vector))
             return
-        for injector in self.injectors:
-            if injector(cpu):
-                return
-
-    def _halted(self, cpu: Cpu) -> None:
-        """HLT: sleep until an interrupt that this CPU takes, or an end."""
-        source = self.interrupts
-        enabled = bool(cpu.get(reg.RFLAGS) & reg.RFLAGS_IF)
-        while self._end is None:
-            if source is not None and source.has_work(cpu.index):
-                apic = source.local_apics[cpu.index]
-                if apic.nmi_pending or (enabled and source.pending_vector(cpu.index) is not None):
+        if cpu.index == 0:
+            for injector in self.injectors:
+                if injector(cpu):
                     return
-            if enabled and any(injector(cpu) for injector in self.injectors):
-                return
-            if enabled and self.halt_limit is not None:
-                self.wait_until(self.clock.now() + self.halt_limit)
-                return
-            self.wait_until(None)
-            if self._paused():
-                cpu.set(reg.RIP, cpu.get(reg.RIP) - 1)  # HLT goes on when the guest does
-                return
+
+    def _halt(self, cpu: Cpu) -> None:
+        """HLT: the CPU sleeps until an interrupt that it takes."""
+        ticks = cpu.index == 0 and self.halt_limit is not None and cpu.get(reg.RFLAGS) & reg.RFLAGS_IF
+        self.turns.halt(cpu.index, self.clock.now() + (self.halt_limit or 0) if ticks else None)
+
+    def _wakes(self, cpu: Cpu) -> bool:
+        """Whether a halted CPU has an interrupt to take, or its time has come."""
+        index = cpu.index
+        until = self.turns.halted_until.get(index)
+        if until is not None and until <= self.clock.now():
+            return True
+        source = self.interrupts
+        work = source is not None and source.has_work(index)
+        if work and source is not None and source.local_apics[index].nmi_pending:
+            return True
+        if (not work and (index or not self.injectors)) or not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
+            return False
+        if source is not None and source.pending_vector(index) is not None:
+            return True
+        return index == 0 and any(injector(cpu) for injector in self.injectors)
+
+    def _resume_halts(self) -> None:
+        """A debugger looks: HLT goes on when the guest does."""
+        for index, state in enumerate(self.turns.states):
+            if state == HALTED:
+                cpu = self.engine.cpus[index]
+                cpu.set(reg.RIP, cpu.get(reg.RIP) - 1)
+                self.turns.wake(index)
 
     def close(self) -> None:
         """Free the engine and the RAM. The machine cannot be used afterwards."""

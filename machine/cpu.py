@@ -12,6 +12,7 @@ class Stop(Enum):
 
     HALTED = "HLT executed; RIP is behind it"
     KICKED = "somebody asked for a stop; the state is between two instructions"
+    TURN_OVER = "the CPU has entered as many blocks as a turn has, where the engine counts them"
     BREAKPOINT = "the instruction at RIP is one that a debugger wants to see before it is executed"
     WATCHPOINT = "an instruction, just executed, has touched memory that a debugger watches"
     EXCEPTION = "an exception or software interrupt waits in `cpu.fault` for delivery through the guest's IDT"
@@ -94,6 +95,13 @@ class Cpu(Protocol):
 
     def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
         """Load "gdtr", "idtr" or "tr"."""
+        ...
+
+    def enter_real_mode(self, vector: int, signature: int) -> None:
+        """The state after INIT and a start-up IPI with `vector` (AMD64 APM volume 2, 14.1.3, 15.27.8): real mode at vector << 12.
+
+        EDX is the processor's `signature`, CPUID Fn1 EAX. Between two runs only. EngineError if the engine has no real mode.
+        """
         ...
 
     def enter_ring0(self, selector: int) -> None:

@@ -30,14 +30,22 @@ WHILE = 100
 
 
 class IdleDetector:
-    """Counts polls; `sleep(ns)` is called once the guest idles, and returns early when there is input."""
+    """Counts polls; `sleep(ns)` is called once the guest idles, and returns early when there is input.
 
-    __slots__ = ("_driver_polls", "_inputs", "_last", "_now", "_polls", "_sleep", "_sleeps", "polled", "slept")
+    Where several CPUs take turns, "the guest" is the one whose turn it is.
+    """
+
+    __slots__ = (
+        *("_cpu", "_driver_polls", "_inputs", "_last", "_now", "_others", "_polls", "_sleep", "_sleeps"),
+        *("polled", "slept"),
+    )
 
     def __init__(self, sleep: Callable[[int], None], now: Callable[[], int] = perf_counter_ns) -> None:
         """`now` is in nanoseconds: the host's time, or the machine's where that is virtual."""
         self._sleep = sleep
         self._now = now
+        self._cpu = 0
+        self._others: dict[int, tuple[int, int, int, int]] = {}
         self._polls = 0
         self._driver_polls = 0
         self._inputs = 0
@@ -46,6 +54,13 @@ class IdleDetector:
         self.slept = 0
         self.polled: Callable[[], bool] = never
         """Whether the guest's driver of a network device can only notice frames by looking for them."""
+
+    def switch(self, cpu: int) -> None:
+        """From now on `cpu` polls. Each CPU has its own counts, and no time passes for it while others run."""
+        self._others[self._cpu] = (self._polls, self._driver_polls, self._inputs, self._sleeps)
+        self._cpu = cpu
+        self._polls, self._driver_polls, self._inputs, self._sleeps = self._others.get(cpu, (0, 0, 0, 0))
+        self._last = self._now()
 
     def effect(self) -> None:
         """The guest did something that matters."""

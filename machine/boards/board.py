@@ -45,7 +45,7 @@ class Board:
         computer.on_idle = console.flush
         computer.input_waiting = console.pending
         self.interrupts = InterruptController(computer.clock, len(computer.engine.cpus), self._wake)
-        computer.interrupts = computer.msrs.apic = self.interrupts
+        computer.connect(self.interrupts)
         self.serial = Serial16550(console, self.interrupts.line(4))
         self.serial.on_poll_empty = self._input_polled
         bus.add_ports(COM1, 8, self.serial.read, self._write_serial)

@@ -54,6 +54,10 @@ class Handlers(Protocol):
         """The page walk for the engine's own reading of code: no access of the guest, so it leaves no trace."""
         ...
 
+    def pause(self, cpu: Cpu) -> None:
+        """PAUSE, about to be executed: the CPU waits for another. Told of where there are several."""
+        ...
+
     def trap_instruction(self, cpu: Cpu, code: bytes) -> int:
         """An instruction that the engine does not know: its length if handled, else 0 (#UD). GuestException for another.
 
@@ -78,7 +82,10 @@ class Engine(Protocol):
         ...
 
     def run(self, cpu: Cpu) -> Stop:
-        """Run `cpu` from its RIP until something of `Stop` happens. Raises EngineError for what no processor does."""
+        """Run `cpu` from its RIP until something of `Stop` happens. Raises EngineError for what no processor does.
+
+        One CPU runs at a time; between two runs any of them may be looked at and changed.
+        """
         ...
 
     def step(self, cpu: Cpu) -> Stop:

@@ -12,13 +12,17 @@ class UnicornEngine:
 
     name = "unicorn"
 
-    def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int = 1) -> None:
+    def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int = 1, turn: int = 0) -> None:
+        """`turn` is how many blocks of code a CPU may enter before `run` gives TURN_OVER; 0 is no limit."""
         self.library = abi.Library()
         self.memory = memory
         self.handlers = handlers
         self._running: UnicornCpu | None = None
+        self._last: UnicornCpu | None = None
         memory.on_code_write = self.invalidate
-        self._instances = [UnicornCpu(self, index) for index in range(cpus)]
+        self._instances: list[UnicornCpu] = []
+        for index in range(cpus):
+            self._instances.append(UnicornCpu(self, index, turn, cpus > 1))
         self.cpus: list[Cpu] = list(self._instances)
 
     def open_window(self, base: int, size: int) -> None:
@@ -47,11 +51,19 @@ class UnicornEngine:
     def _start(self, cpu: Cpu, count: int) -> Stop:
         instance = self._instances[cpu.index]
         self._running = instance
+        if instance is not self._last:
+            self._last = instance
+            instance.stop.refill()
         try:
-            return instance.start(count)
+            stop = instance.start(count)
+            if stop is Stop.KICKED and instance.stop.used_up:
+                instance.stop.refill()
+                return Stop.TURN_OVER
+            return stop
         finally:
             self._running = None
-            instance.stop.clear()
+            for each in self._instances:
+                each.stop.clear()
 
     def kick(self) -> None:
         """Make a running `run`, or else the next one, return at the start of a block; from any thread."""
@@ -67,6 +79,10 @@ class UnicornEngine:
                 cpu.flush_code()
             cpu.flush_translations()
         self.memory.code_pages.clear()
+
+    def others(self, cpu: UnicornCpu) -> list[UnicornCpu]:
+        """All CPUs but `cpu`; none of them runs while it does."""
+        return [each for each in self._instances if each is not cpu]
 
     def flush_translations(self) -> None:
         """Drop every TLB entry."""

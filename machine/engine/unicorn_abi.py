@@ -119,6 +119,14 @@ class Library:
         self.hook_del = gil.uc_hook_del
         self.hook_del.argtypes = (_VOID, ctypes.c_size_t)
         self.ctl = gil.uc_ctl
+        self.context_alloc = gil.uc_context_alloc
+        self.context_alloc.argtypes = (_VOID, ctypes.POINTER(_VOID))
+        self.context_save = gil.uc_context_save
+        self.context_save.argtypes = (_VOID, _VOID)
+        self.context_restore = gil.uc_context_restore
+        self.context_restore.argtypes = (_VOID, _VOID)
+        self.context_free = gil.uc_context_free
+        self.context_free.argtypes = (_VOID,)
         self.emu_start = free.uc_emu_start
         self.emu_start.argtypes = (_VOID, _U64, _U64, _U64, ctypes.c_size_t)
         self.emu_stop = gil.uc_emu_stop

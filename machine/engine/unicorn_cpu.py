@@ -10,11 +10,12 @@ from machine.engine import unicorn_gateway as gateway
 from machine.engine.unicorn_abi import Batch
 from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_frames import CodeFrames
+from machine.engine.unicorn_real_mode import CR0_AFTER_INIT, RealMode
 from machine.engine.unicorn_stop import StopFlag
 from machine.engine.unicorn_traps import TrappedInstructions
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
-from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
+from machine.paging import CR0_PE, CR0_PG, EFER_LME, EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
 
 if TYPE_CHECKING:
     from machine.engine.unicorn import UnicornEngine
@@ -33,7 +34,8 @@ further only for guests that go on missing: one that moves megabytes through its
 class UnicornCpu:
     """One processor of the Unicorn engine, an instance of the library each."""
 
-    def __init__(self, engine: "UnicornEngine", index: int) -> None:
+    def __init__(self, engine: "UnicornEngine", index: int, turn: int = 0, several: bool = False) -> None:
+        """`turn`: see UnicornEngine; `several`: there are other CPUs."""
         self.index = index
         self.fault: Fault | None = None
         self.error: BaseException | None = None
@@ -54,8 +56,13 @@ class UnicornCpu:
         self._mode_key: tuple[int, ...] | None = None
         self._mode = Mode(0, 0, 0, 0)
         self._efer = 0
-        self._frames = CodeFrames(self)
-        self._traps = TrappedInstructions(self, engine.handlers)
+        self.frames = CodeFrames(self)
+        self._traps = TrappedInstructions(self, engine.handlers, pauses=several)
+        self.own_pages: dict[int, int] = {}
+        """Linear pages of the engine's own, and where they lie: no page walk is asked for them."""
+        self._real_selector: int | None = None
+        self._on_the_way: ctypes.c_size_t | None = None
+        self._base_on_arrival: int | None = None
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
@@ -65,7 +72,8 @@ class UnicornCpu:
         self._windows: list[range] = []
         self._map(engine.memory)
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
-        self.stop = StopFlag(lib, handle)
+        self._real_mode = RealMode(lib, self) if index else None
+        self.stop = StopFlag(lib, handle, turn)
         self._install_hooks()
         self._debug: DebugHooks | None = None
         self._gateway: gateway.Gateway | None = None
@@ -223,8 +231,66 @@ class UnicornCpu:
             self._mode_key = values
             cr0, cr3, cr4, cs = values
             self._mode = Mode(cr0, cr3, cr4, self._efer)
-            self._user = cs & 3 == 3
+            self._user = cs & 3 == 3 and bool(cr0 & CR0_PE)
         return self._mode
+
+    def enter_real_mode(self, vector: int, signature: int) -> None:
+        """Real mode at vector << 12, everything else as after INIT."""
+        self.fault = None
+        asked = self.stop.requested
+        while True:
+            self.stop.clear()
+            self._real_mode.enter(vector)
+            asked = asked or self.stop.requested
+            if self.get(reg.CR0) == CR0_AFTER_INIT and self.get(reg.CS) == vector << 8:
+                break
+        self.stop.clear()
+        if asked:
+            self.stop.request()
+        for register in reg.GENERAL[:16]:
+            self.set(register, 0)
+        self.set_table("gdtr", 0, 0xFFFF)
+        self.set_table("idtr", 0, 0xFFFF)
+        self.set(reg.RFLAGS, 2)
+        self.set(reg.RDX, signature)
+        self.set(reg.RIP, 0)
+        self._real_selector = vector << 8
+        if self._on_the_way is None:
+            self._on_the_way = self.hook(abi.HOOK_BLOCK, abi.CODE_CALLBACK(self._block_on_the_way))
+
+    def _block_on_the_way(self, _uc: int, address: int, _size: int, _user: int) -> None:
+        """A block between real mode and the first far jump behind it."""
+        if self.code_base() == 0 and self._real_selector is None and self._base_on_arrival is None:
+            self._base_on_arrival = address - self.get(reg.RIP)
+            self._lib.emu_stop(self.handle)
+
+    def _arrive(self, base: int) -> None:
+        """The CPU has loaded CS in protected mode. The base of a 64-bit code segment does not count, but Unicorn adds it."""
+        self._base_on_arrival = None
+        if self._on_the_way is not None:
+            self.unhook(self._on_the_way)
+            self._on_the_way = None
+        self.flush_code()
+        selector = self.get(reg.CS)
+        table, _ = self.table("gdtr")
+        descriptor = int.from_bytes(self.bytes_at(self.mode(), table + (selector & 0xFFF8), 8), "little")
+        if base and descriptor >> 53 & 1 and self._efer & EFER_LME and self.get(reg.CR0) & CR0_PG:
+            rip, stack = self.get(reg.RIP), self.get(reg.SS)
+            self._through_gateway(selector, base)
+            self.set(reg.RIP, rip)
+            self.set(reg.SS, stack)
+
+    def code_base(self) -> int:
+        """What RIP is relative to: 0, but in real mode and behind it until CS is loaded again."""
+        if self._real_selector is None:
+            return 0
+        selector = self.get(reg.CS)
+        if not self.get(reg.CR0) & CR0_PE:
+            self._real_selector = selector
+        elif selector != self._real_selector:
+            self._real_selector = None
+            return 0
+        return selector << 4
 
     def _fill(self, _uc: int, address: int, kind: int, entry: Any, _user: int) -> bool:
         try:
@@ -234,8 +300,9 @@ class UnicornCpu:
             mode = self.mode()
             access = _ACCESS[kind]
             page = address & ~0xFFF
-            if page == gateway.LINEAR and self._gateway is not None:
-                entry[0].paddr = gateway.PHYSICAL
+            own = self.own_pages.get(page)
+            if own is not None:
+                entry[0].paddr = own
                 entry[0].perms = abi.PROT_ALL
                 return True
             found = self._handlers.translate(self, mode, address, access, self._user)
@@ -246,14 +313,14 @@ class UnicornCpu:
                 self._unknown.clear()
                 if memory.is_ram(physical):
                     memory.code_pages.add(frame)
-                    self._frames.now_executable(frame, page)
+                    self.frames.now_executable(frame, page)
                     self._traps.look_through(mode, page, physical)
                 perms = abi.PROT_READ | abi.PROT_EXEC
             elif access == READ and frame in memory.code_pages:
-                looked_through = found.executable and self._frames.executable_at(frame, page)
+                looked_through = found.executable and self.frames.executable_at(frame, page)
                 perms = abi.PROT_READ | (abi.PROT_EXEC if looked_through else 0)
             elif access == WRITE or (found.dirty and found.writable):
-                if self._frames.now_writable(frame, page):
+                if self.frames.now_writable(frame, page):
                     self._traps.changed(frame)
                 perms = abi.PROT_READ | abi.PROT_WRITE
             else:
@@ -286,7 +353,7 @@ class UnicornCpu:
 
     def _interrupt(self, _uc: int, vector: int, _user: int) -> None:
         try:
-            rip = self.get(reg.RIP)
+            rip = self.get(reg.RIP) + self.code_base()
             mode = self.mode()
             software = vector in (3, 4) or self.bytes_at(mode, rip - 2, 2) == bytes((0xCD, vector & 0xFF))
             code = 0 if vector in (8, 10, 11, 12, 13, 17) and not software else None
@@ -296,7 +363,8 @@ class UnicornCpu:
 
     def _invalid(self, _uc: int, _user: int) -> bool:
         try:
-            rip = self.get(reg.RIP)
+            offset = self.get(reg.RIP)
+            rip = offset + self.code_base()
             code = self._unknown.get(rip, b"")
             if not code:
                 mode = self.mode()
@@ -307,7 +375,7 @@ class UnicornCpu:
                 self._unknown[rip] = code
             length = self._handlers.trap_instruction(self, code)
             if length:
-                self.set(reg.RIP, rip + length)
+                self.set(reg.RIP, offset + length)
                 return True
             self.fault = Fault(6)
         except GuestException as raised:
@@ -383,6 +451,10 @@ class UnicornCpu:
 
     # -- debugging
 
+    def others(self) -> "list[UnicornCpu]":
+        """The other CPUs of the engine, which do not run now."""
+        return self._engine.others(self)
+
     @property
     def memory(self) -> PhysicalMemory:
         """The RAM that it runs over."""
@@ -446,6 +518,10 @@ class UnicornCpu:
             code = self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, count)
             if self._stale:
                 self.flush_code()
+            if self._base_on_arrival is not None and self.error is None:
+                self._arrive(self._base_on_arrival)
+                if not self.stop.requested and not count:
+                    continue
             if not self._calling or self.error is not None:
                 break
             if not self._enter_system():
@@ -464,19 +540,27 @@ class UnicornCpu:
             rip = self.get(reg.RIP)
             raise EngineError(f"unicorn stopped at {rip:#x}: {self._lib.strerror(code).decode()} ({code})")
         if count:
-            halted = self.bytes_at(self.mode(), self.get(reg.RIP) - 1, 1) == b"\xf4"
+            halted = self.bytes_at(self.mode(), self.get(reg.RIP) - 1 + self.code_base(), 1) == b"\xf4"
             return Stop.HALTED if halted else Stop.KICKED
         return Stop.KICKED if self.stop.stopped else Stop.HALTED
 
     def enter_ring0(self, selector: int) -> None:
         """Ring 0 with CS = `selector` and a null SS, as an interrupt from ring 3 finds them. Between two runs only."""
+        if self.get(reg.CS) & 3:
+            self._through_gateway(selector, 0)
+
+    def _through_gateway(self, selector: int, base: int) -> None:
+        """Load CS with a segment of base 0; `base` is what the present one has."""
         if self._gateway is None:
             self._gateway = gateway.Gateway(self._lib, self)
+            self.own_pages[gateway.LINEAR] = gateway.PHYSICAL
         asked = self.stop.requested
-        while self.get(reg.CS) & 3:
+        while True:
             self.stop.clear()
-            self._gateway.enter(selector)
+            entered = self._gateway.enter(selector, base)
             asked = asked or self.stop.requested
+            if entered:
+                break
         if asked:
             self.stop.request()
 
@@ -484,6 +568,7 @@ class UnicornCpu:
         """Drop all translated code. Not while the CPU runs."""
         self._stale = False
         self._traps.all_changed()
+        self.frames.forget_code()
         self._ctl(abi.CTL_TB_FLUSH)
 
     def stop_and_flush_code(self) -> None:
@@ -498,7 +583,7 @@ class UnicornCpu:
 
     def flush_translations(self) -> None:
         """Drop all TLB entries."""
-        self._frames.forget()
+        self.frames.forget()
         self._ctl(abi.CTL_TLB_FLUSH)
 
     def close(self) -> None:
@@ -506,5 +591,7 @@ class UnicornCpu:
         self._lib.close(self.handle)
         if self._gateway is not None:
             self._gateway.close()
+        if self._real_mode is not None:
+            self._real_mode.close()
         self.stop.close()
         self._keep.clear()

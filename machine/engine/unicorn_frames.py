@@ -1,4 +1,9 @@
-"""Frames of guest code in Unicorn's TLB: never writable at one address and executable at another, and watched once written to."""
+"""Frames of guest code in Unicorn's TLB: never writable at one address and executable at another, and watched once written to.
+
+Each CPU has translated code of its own, and Unicorn drops only what the CPU that stores has translated. So a frame is never
+writable on one CPU while another can execute it: whoever comes to write drops the other's code, whoever comes to execute
+takes the other's right to write away.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -19,6 +24,11 @@ class CodeFrames:
         self._writable: dict[int, int] = {}
         self._executable: dict[int, int] = {}
         self._watched: set[int] = set()
+        self._translated: set[int] = set()
+
+    def forget_code(self) -> None:
+        """Nothing is translated any more."""
+        self._translated.clear()
 
     def forget(self) -> None:
         """The TLB is empty."""
@@ -33,6 +43,10 @@ class CodeFrames:
         """A frame is about to be executable at `page`: nowhere may it stay writable in the TLB."""
         if self._writable.pop(frame, page) != page:
             self._cpu.flush_translations()
+        self._translated.add(frame)
+        for other in self._cpu.others():
+            if frame in other.frames._writable:
+                other.flush_translations()
         if self._executable.setdefault(frame, page) != page:
             self._executable[frame] = _SEVERAL
 
@@ -46,6 +60,10 @@ class CodeFrames:
             self._watch(frame)
             if self._executable.pop(frame, page) != page:
                 self._cpu.flush_translations()
+            for other in self._cpu.others():
+                if frame in other.frames._translated:
+                    other.flush_code()
+                    other.flush_translations()
         if self._writable.setdefault(frame, page) != page:
             self._writable[frame] = _SEVERAL
         return code

@@ -61,10 +61,11 @@ class Gateway:
         struct.pack_into("<QQ", self._page, _GDT + _GATE, low, target >> 32)
         struct.pack_into("<Q", self._page, _GDT + selector, _KERNEL_CODE)
 
-    def enter(self, selector: int) -> None:
+    def enter(self, selector: int, base: int = 0) -> bool:
         """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only.
 
-        Nothing changes if somebody asks for a stop meanwhile: look at CS, and try again.
+        `base` is the base that Unicorn adds to RIP in the present code segment. False, and nothing changes, if somebody asks
+        for a stop meanwhile: try again.
         """
         selector &= 0xFFF8
         if not 0 < selector < _GATE:
@@ -80,12 +81,14 @@ class Gateway:
         ours = (abi.Mmr(0, LINEAR + _GDT, _GATE + 15, 0), abi.Mmr(8, LINEAR + _TSS, 0x67, 0x8B00))
         for number, table in zip(_TABLES, ours, strict=True):
             library.reg_write(cpu.handle, number, ctypes.addressof(table))
-        code = library.emu_start(cpu.handle, LINEAR, abi.NOWHERE, 0, 0)
+        code = library.emu_start(cpu.handle, LINEAR - base, abi.NOWHERE, 0, 0)
+        entered = cpu.get(reg.RIP) == LINEAR + _TARGET + 1
         for number, table in zip(_TABLES, tables, strict=True):
             library.reg_write(cpu.handle, number, ctypes.addressof(table))
         for register, value in zip(_KEPT, kept, strict=True):
             cpu.set(register, value)
         library.check(code, "enter ring 0")
+        return entered
 
     def close(self) -> None:
         """Give the page back; the CPU must be closed already."""

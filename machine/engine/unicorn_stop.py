@@ -3,7 +3,8 @@
 `uc_emu_stop` from another thread, or from a memory callback, is honoured right behind a memory access, with RIP still at the
 instruction: one that reads, changes and writes (INC, XCHG, CMPXCHG) or that talks to a device is then carried out twice.
 So each block begins with a call of a few machine instructions of our own (UC_HOOK_BLOCK), which look at a flag and call
-`uc_emu_stop` when it is set: nothing of the block has been executed then.
+`uc_emu_stop` when it is set: nothing of the block has been executed then. Where CPUs take turns under virtual time the same
+instructions count blocks down: the end of a turn must not depend on the host's clock.
 """
 
 import ctypes
@@ -13,27 +14,35 @@ import struct
 
 from machine.engine import unicorn_abi as abi
 
-_FLAG, _STOPPED = 0x80, 0x81
+_FLAG, _STOPPED, _LEFT = 0x80, 0x81, 0x84
 
 
-def _code(stop: int) -> bytes:
-    """cmp byte [flag], 0; jne 1f; ret; 1: mov byte [stopped], 1; mov rax, stop; jmp rax. RDI is the engine's handle."""
-    look = b"\x80\x3d" + struct.pack("<i", _FLAG - 7) + b"\x00" + b"\x75\x01" + b"\xc3"
+def _code(stop: int, counting: bool) -> bytes:
+    """cmp byte [flag], 0; jne 1f; (sub dword [left], 1; js 1f;) ret; 1: mov byte [stopped], 1; mov rax, stop; jmp rax.
+
+    RDI is the engine's handle. A block that a request stops is not counted: it comes again.
+    """
+    count = b"\x83\x2d" + struct.pack("<i", _LEFT - 16) + b"\x01" + b"\x78\x01" if counting else b""
+    look = b"\x80\x3d" + struct.pack("<i", _FLAG - 7) + b"\x00" + b"\x75" + bytes((len(count) + 1,)) + count + b"\xc3"
     mark = b"\xc6\x05" + struct.pack("<i", _STOPPED - (len(look) + 7)) + b"\x01"
     return look + mark + b"\x48\xb8" + struct.pack("<Q", stop) + b"\xff\xe0"
 
 
 class StopFlag:
-    """The flag of one CPU. `request` is safe from any thread and at any time; a request is kept until `clear`."""
+    """The flag of one CPU. `request` is safe from any thread and at any time; a request is kept until `clear`.
 
-    def __init__(self, library: abi.Library, handle: ctypes.c_void_p) -> None:
+    With `turn`, a run also stops when so many blocks have been entered since `refill`; hosts other than x64 cannot count.
+    """
+
+    def __init__(self, library: abi.Library, handle: ctypes.c_void_p, turn: int = 0) -> None:
+        self._turn = turn
         self._library = library
         self._handle = handle
         self._native = platform.machine() in ("x86_64", "AMD64")
         self._page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         if self._native:
             stop = ctypes.cast(library.emu_stop, ctypes.c_void_p).value or 0
-            code = _code(stop)
+            code = _code(stop, turn > 0)
             self._page[: len(code)] = code
             self._view = ctypes.c_char.from_buffer(self._page)
             number = ctypes.c_size_t()
@@ -47,6 +56,16 @@ class StopFlag:
                 ctypes.c_uint64(0),
             )
             library.check(hooked, "hook blocks")
+        self.refill()
+
+    def refill(self) -> None:
+        """Begin a turn."""
+        self._page[_LEFT : _LEFT + 4] = self._turn.to_bytes(4, "little")
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the turn is over: more blocks were to be entered than it has."""
+        return self._turn > 0 and self._page[_LEFT + 3] & 0x80 != 0
 
     def request(self) -> None:
         """Stop at the next block, or at the first one of the next run."""

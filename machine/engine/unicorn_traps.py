@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Each possible first byte gets a hook of its own.
 # RDMSR, WRMSR, RDTSC: 0f 32, 0f 30, 0f 31; RDTSCP: 0f 01 f9; RDRAND, RDSEED: (66) (REX) 0f c7 /6, /7 with a register.
 _TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
+_TRAPPED_OR_PAUSE = re.compile(_TRAPPED.pattern + rb"|\xf3\x90")
+_PAUSE = b"\xf3\x90"
 _LONGEST = 5
 
 
@@ -22,7 +24,9 @@ class TrappedInstructions:
     """Those of one CPU. `hooked` are the linear addresses of hooks; `fetched` maps linear pages that could be executed when they
     were last filled to physical ones, -1 for what is no RAM."""
 
-    def __init__(self, cpu: "UnicornCpu", handlers: "Handlers") -> None:
+    def __init__(self, cpu: "UnicornCpu", handlers: "Handlers", pauses: bool = False) -> None:
+        """`pauses`: PAUSE is told of, too; the CPU itself executes it."""
+        self._pattern = _TRAPPED_OR_PAUSE if pauses else _TRAPPED
         self._cpu = cpu
         self._handlers = handlers
         self._callback = abi.CODE_CALLBACK(self._trapped)
@@ -52,9 +56,9 @@ class TrappedInstructions:
         after = cpu.bytes_at(mode, page + 4096, _LONGEST - 1)
         text = before + body + after
         first = page - len(before)
-        if b"\x0f" not in before and b"\x0f" not in body[1 - _LONGEST :]:
+        if not self._crosses(before, body[1 - _LONGEST :]):
             self._looked_through[physical >> 12] = page
-        for match in _TRAPPED.finditer(text):
+        for match in self._pattern.finditer(text):
             at = match.start()
             starts = [at]
             if text[at + 1] == 0xC7:  # the register forms take prefixes
@@ -66,6 +70,12 @@ class TrappedInstructions:
                 if address not in self.hooked:
                     self.hooked.add(address)
                     cpu.hook(abi.HOOK_CODE, self._callback, address, address)
+
+    def _crosses(self, before: bytes, end: bytes) -> bool:
+        """Whether such an instruction may begin in a page's last bytes, or in those of the page before."""
+        if b"\x0f" in before or b"\x0f" in end:
+            return True
+        return self._pattern is _TRAPPED_OR_PAUSE and (before[-1:] == b"\xf3" or end[-1:] == b"\xf3")
 
     def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
         cpu = self._cpu
@@ -80,7 +90,10 @@ class TrappedInstructions:
                 code = cpu.bytes_at(cpu.mode(), address, min(size, 16, 4096 - inside))
                 if len(code) < size:
                     code += cpu.bytes_at(cpu.mode(), address + len(code), size - len(code))
-            self._emulate(code, address + len(code))
+            if code == _PAUSE:
+                self._handlers.pause(cpu)
+            else:
+                self._emulate(code, address + len(code) - cpu.code_base())
         except BaseException as error:
             cpu.failed(error)
 

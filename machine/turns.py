@@ -1,0 +1,99 @@
+"""Turns: the CPUs of a machine share the engine's thread, one after the other.
+
+A CPU that halts or waits for its start costs nothing. One that runs has the engine until it halts, pauses, or its turn is over.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+RUNNING, HALTED, WAITING = "running", "halted", "waiting"
+"""Executes instructions; waits for an interrupt behind HLT; waits for a start-up IPI (or is parked by firmware)."""
+
+TURN = 1_000_000
+"""Nanoseconds: how long a CPU runs while others want to."""
+
+TURN_BLOCKS = 40_000
+"""Blocks of code that make a turn under virtual time: about as many as Unicorn enters in TURN."""
+
+
+class Turns:
+    """Who runs, who waits, whose turn it is. Plain data; the computer decides what wakes a CPU.
+
+    `start_up` holds, for a CPU that has got a start-up IPI, the vector with which it has not begun yet. `drowsy` are CPUs
+    that have nothing to do but look for something to do; `halted_until` (ns of the clock) is where HLT ends by itself.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.states = [RUNNING] + [WAITING] * (count - 1)
+        self.current = 0
+        self.start_up: dict[int, int] = {}
+        self.drowsy: set[int] = set()
+        self.halted_until: dict[int, int] = {}
+        self.over = False
+        """Whether the present turn ends as soon as the engine comes back."""
+
+    def order(self) -> Iterator[int]:
+        """The CPUs in the order in which they come next."""
+        count = len(self.states)
+        first = self.current + self.over
+        return (number % count for number in range(first, first + count))
+
+    def begin(self, index: int) -> bool:
+        """This CPU runs now; whether it is another than before, or has its turn anew."""
+        anew = self.over or index != self.current
+        self.over = False
+        self.current = index
+        return anew
+
+    def contended(self) -> bool:
+        """Whether another CPU than the present one wants to run."""
+        return any(state == RUNNING and index != self.current for index, state in enumerate(self.states))
+
+    def others_busy(self) -> bool:
+        """Whether another CPU wants to run and has something to do."""
+        return any(
+            state == RUNNING and index != self.current and index not in self.drowsy
+            for index, state in enumerate(self.states)
+        )
+
+    def halt(self, index: int, until: int | None) -> None:
+        """HLT was executed."""
+        self.states[index] = HALTED
+        if until is not None:
+            self.halted_until[index] = until
+
+    def wake(self, index: int) -> None:
+        """HLT is over."""
+        self.states[index] = RUNNING
+        self.halted_until.pop(index, None)
+        self.drowsy.discard(index)
+
+    def park(self, index: int) -> None:
+        """INIT, or firmware has no work for this CPU."""
+        self.states[index] = WAITING
+        self.start_up.pop(index, None)
+        self.halted_until.pop(index, None)
+        self.drowsy.discard(index)
+
+    def next_end_of_halt(self) -> int | None:
+        """When the first HLT ends by itself, if none ends before (ns of the clock)."""
+        return min(self.halted_until.values(), default=None)
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for `load`."""
+        return {
+            "states": list(self.states),
+            "current": self.current,
+            "start_up": dict(self.start_up),
+            "halted_until": dict(self.halted_until),
+            "over": self.over,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        self.states = list(state["states"])
+        self.current = state["current"]
+        self.start_up = dict(state["start_up"])
+        self.halted_until = dict(state["halted_until"])
+        self.over = state["over"]
+        self.drowsy = set()
