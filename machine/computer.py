@@ -28,7 +28,7 @@ from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
-from machine.turns import HALTED, RUNNING, TURN, TURN_BLOCKS, WAITING, Turns
+from machine.turns import ALONE, BLOCK_TIME, HALTED, RUNNING, TURN, WAITING, Turns
 
 if TYPE_CHECKING:
     from machine.devices.dma import Dma
@@ -80,6 +80,9 @@ class Computer:
         self.idle = IdleDetector(self._doze, self.clock.now if self.virtual else perf_counter_ns)
         self.turns = Turns(cpus)
         self._several = cpus > 1
+        if self._several:
+            self.idle.spun = self._spun
+        self._began = 0
         self._end_of_turn: int | None = None
         self.debugger: Debugger | None = None
         self._abandoned = False
@@ -88,7 +91,7 @@ class Computer:
         self._attention = False
         self._wake = threading.Condition()
         self._end: Any = None
-        self.engine: Engine = UnicornEngine(self.memory, self, cpus, TURN_BLOCKS if self.virtual and cpus > 1 else 0)
+        self.engine: Engine = UnicornEngine(self.memory, self, cpus)
         self.bus.on_window = self._open_window
         self._alarm = Alarm(self._on_alarm)
         if not self.virtual:
@@ -107,6 +110,7 @@ class Computer:
     def connect(self, interrupts: InterruptController) -> None:
         """Wire the interrupt controllers to the CPUs."""
         self.interrupts = self.msrs.apic = interrupts
+        interrupts.wake = self._interrupted
         interrupts.on_init = self._on_init
         interrupts.on_startup = self._on_startup
 
@@ -283,7 +287,7 @@ class Computer:
 
     def _give_way(self) -> None:
         """End the present turn."""
-        self.turns.over = True
+        self.turns.give_way()
         self.engine.kick()
 
     def _yields(self) -> bool:
@@ -298,6 +302,13 @@ class Computer:
         turns.drowsy.clear()  # after the sleep, everyone looks once
         return False
 
+    def _spun(self, long: bool) -> None:
+        """The CPU whose turn it is only reads the clock: it waits for its time or for another CPU."""
+        if self.turns.contended():
+            if long:
+                self.turns.drowsy.add(self.turns.current)
+            self._give_way()
+
     def wait_until(self, deadline: int | None) -> bool:
         """Let time pass until `deadline` (ns of the clock), the next timer or an interruption; run due timers.
 
@@ -310,7 +321,20 @@ class Computer:
                 self._let_pass(limit if deadline is None else min(deadline, limit))
             return False
         self._let_pass(deadline)
+        if self._several and self._others_wake():
+            return False
         return self._end is None and not self._paused()
+
+    def _others_wake(self) -> bool:
+        """Whether another CPU runs again; the present turn ends then."""
+        turns = self.turns
+        for index, state in enumerate(turns.states):
+            if state == HALTED and index != turns.current and self._wakes(self.engine.cpus[index]):
+                turns.wake(index)
+        if not turns.contended():
+            return False
+        self._give_way()
+        return True
 
     def _let_pass(self, deadline: int | None) -> None:
         next_timer = self.clock.next_deadline()
@@ -411,7 +435,9 @@ class Computer:
                 stop = self.engine.step(cpu) if stepping else self.engine.run(cpu)
                 if self._end is not None:
                     break  # a few more instructions may have been executed, and faulted, before the engine stopped
-                if stop is Stop.HALTED and not stepping:
+                if turns.states[cpu.index] == WAITING:
+                    cpu.fault = None  # parked meanwhile: what it did in the last few instructions does not count
+                elif stop is Stop.HALTED and not stepping:
                     self._halt(cpu)
                 elif stop is Stop.EXCEPTION:
                     self._deliver(cpu)
@@ -426,13 +452,13 @@ class Computer:
     # -- several CPUs
 
     def _count_turn(self, stop: Stop) -> None:
-        """A CPU came back that would go on. Any kick may be its turn's end; under virtual time only what the guest does is."""
+        """A CPU came back that would go on."""
         if stop is Stop.TURN_OVER:
-            self.turns.over = True
-            if self._end_of_turn is not None and isinstance(self.clock, VirtualClock):
-                self.clock.jump_to(self._end_of_turn)
-        elif stop is Stop.KICKED and not self.virtual:
-            self.turns.over = True
+            blocks = self.turns.used_up()
+            if isinstance(self.clock, VirtualClock):
+                self.clock.jump_to(self._began + blocks * BLOCK_TIME)
+        elif stop is Stop.KICKED and self._end_of_turn is not None and self._end_of_turn <= self.clock.now():
+            self.turns.used_up()
 
     def _next_cpu(self) -> Cpu | None:
         """The CPU that runs next, ready to; None if none has anything to do."""
@@ -449,9 +475,18 @@ class Computer:
             if self._several and turns.begin(index):
                 turns.drowsy.discard(index)
                 self.idle.switch(index)
-                self._end_of_turn = self.clock.now() + TURN if self.virtual else None
+                contended = turns.contended()
+                cpu.begin_turn(turns.blocks[index] if contended else ALONE)
+                self._began = self.clock.now()
+                self._end_of_turn = self._began + TURN if contended else None
             return cpu
         return None
+
+    def _interrupted(self, index: int) -> None:
+        """A CPU that had nothing to take has an interrupt."""
+        if index != self.turns.current:
+            self.turns.give_way()
+        self.engine.kick()
 
     def _on_init(self, index: int) -> None:
         """INIT: the CPU waits for its start-up IPI (AMD64 APM volume 2, 15.27.8); the boot processor starts the machine anew."""
@@ -470,6 +505,7 @@ class Computer:
     def start(self, index: int) -> None:
         """Let a CPU that was parked run, from where its registers say. In a trap of another one, or between two runs."""
         self.turns.wake(index)
+        self.turns.give_way()
         if self.interrupts is not None:
             self.interrupts.local_apics[index].nmi_pending = False
         self.engine.kick()

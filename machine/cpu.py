@@ -97,6 +97,13 @@ class Cpu(Protocol):
         """Load "gdtr", "idtr" or "tr"."""
         ...
 
+    def begin_turn(self, blocks: int) -> None:
+        """Have `run` give TURN_OVER when so many more blocks of code have been entered (up to 2**31 - 1).
+
+        An engine that cannot count them does nothing: it is kicked when time is up.
+        """
+        ...
+
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """The state after INIT and a start-up IPI with `vector` (AMD64 APM volume 2, 14.1.3, 15.27.8): real mode at vector << 12.
 

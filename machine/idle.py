@@ -37,7 +37,7 @@ class IdleDetector:
 
     __slots__ = (
         *("_cpu", "_driver_polls", "_inputs", "_last", "_now", "_others", "_polls", "_sleep", "_sleeps"),
-        *("polled", "slept"),
+        *("polled", "slept", "spun"),
     )
 
     def __init__(self, sleep: Callable[[int], None], now: Callable[[], int] = perf_counter_ns) -> None:
@@ -54,6 +54,8 @@ class IdleDetector:
         self.slept = 0
         self.polled: Callable[[], bool] = never
         """Whether the guest's driver of a network device can only notice frames by looking for them."""
+        self.spun: Callable[[bool], None] | None = None
+        """Where there are several CPUs: this one reads the clock over and over. True: it has for long, with no effect."""
 
     def switch(self, cpu: int) -> None:
         """From now on `cpu` polls. Each CPU has its own counts, and no time passes for it while others run."""
@@ -86,4 +88,6 @@ class IdleDetector:
             self._sleeps += 1
             self.slept += 1
             now = self._now()
+        elif self.spun is not None and self._polls >= RUN:
+            self.spun(self._driver_polls >= RUN_OF_DRIVER)
         self._last = now

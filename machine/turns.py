@@ -9,11 +9,19 @@ from typing import Any
 RUNNING, HALTED, WAITING = "running", "halted", "waiting"
 """Executes instructions; waits for an interrupt behind HLT; waits for a start-up IPI (or is parked by firmware)."""
 
-TURN = 1_000_000
-"""Nanoseconds: how long a CPU runs while others want to."""
+TURN = 500_000
+"""Nanoseconds: how long a CPU runs at most while others want to."""
 
-TURN_BLOCKS = 40_000
-"""Blocks of code that make a turn under virtual time: about as many as Unicorn enters in TURN."""
+FIRST_BLOCKS, MOST_BLOCKS = 1_000, 32_000
+"""Blocks of code in a turn: the first after a wait is short, so that work which has just come up spreads over the CPUs; one that
+is used up is followed by one twice as long, up to about TURN."""
+MOST_BLOCKS_OF_ONE = 4_000
+"""The same where the others only look for something to do: what this CPU makes must not be gone before they come."""
+ALONE = (1 << 31) - 1
+"""The same for a CPU that nobody else waits for: whoever wakes ends its turn."""
+
+BLOCK_TIME = 16
+"""Nanoseconds of virtual time that a block takes in a turn without traps."""
 
 
 class Turns:
@@ -29,6 +37,7 @@ class Turns:
         self.start_up: dict[int, int] = {}
         self.drowsy: set[int] = set()
         self.halted_until: dict[int, int] = {}
+        self.blocks = [FIRST_BLOCKS] * count
         self.over = False
         """Whether the present turn ends as soon as the engine comes back."""
 
@@ -44,6 +53,18 @@ class Turns:
         self.over = False
         self.current = index
         return anew
+
+    def used_up(self) -> int:
+        """The present turn was used to its end: its length. The next one is longer."""
+        blocks = self.blocks[self.current]
+        self.blocks[self.current] = min(2 * blocks, MOST_BLOCKS if self.others_busy() else MOST_BLOCKS_OF_ONE)
+        self.over = True
+        return blocks
+
+    def give_way(self) -> None:
+        """The CPU waits for something, or another has woken: the present turn ends when the engine comes back."""
+        self.blocks[self.current] = FIRST_BLOCKS
+        self.over = True
 
     def contended(self) -> bool:
         """Whether another CPU than the present one wants to run."""
@@ -86,6 +107,7 @@ class Turns:
             "current": self.current,
             "start_up": dict(self.start_up),
             "halted_until": dict(self.halted_until),
+            "blocks": list(self.blocks),
             "over": self.over,
         }
 
@@ -95,5 +117,6 @@ class Turns:
         self.current = state["current"]
         self.start_up = dict(state["start_up"])
         self.halted_until = dict(state["halted_until"])
+        self.blocks = list(state["blocks"])
         self.over = state["over"]
         self.drowsy = set()

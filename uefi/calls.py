@@ -47,11 +47,16 @@ Resume = Callable[[Cpu, Record, int], None]
 
 
 class Calls:
-    """The stack of records of the boot processor, and how they go on."""
+    """The stacks of records, one a processor, and how they go on. `stack` is that of the processor which is being served.
+
+    Only the boot processor runs notifications.
+    """
 
     def __init__(self, firmware: "Firmware") -> None:
         self._firmware = firmware
-        self.stack: list[Record] = []
+        self.stacks: list[list[Record]] = [[] for _ in firmware.computer.engine.cpus]
+        self.stack = self.stacks[0]
+        self.several = len(self.stacks) > 1
         self._resume: dict[str, Resume] = {
             "steps": self._resume_steps,
             "dispatch": self._resume_dispatch,
@@ -68,6 +73,10 @@ class Calls:
     def register(self, kind: str, resume: Resume) -> None:
         """Name who goes on when a record of `kind` is on top and the call that it waits for has come back."""
         self._resume[kind] = resume
+
+    def serve(self, cpu: Cpu) -> None:
+        """From now on it is this processor whose calls are answered."""
+        self.stack = self.stacks[cpu.index]
 
     def push(self, record: Record) -> None:
         """Put a record on top. EfiError(OUT_OF_RESOURCES) at the greatest depth."""
@@ -110,6 +119,10 @@ class Calls:
 
     def _returned(self, cpu: Cpu, _offset: int, _size: int, _value: int) -> None:
         """The continuation stub executed its OUT."""
+        self.stack = self.stacks[cpu.index]
+        if not self.stack and cpu.index:
+            self._firmware.application_processors.returned(cpu)
+            return
         if not self.stack:
             self._firmware.crash(cpu, "guest code returned to the firmware without having been called by it")
             return
@@ -173,7 +186,7 @@ class Calls:
         while events.waiting_above > tpl:
             event = events.first_pending()
             if event.host_notify is None:
-                return not firmware.left_boot_services
+                return not firmware.left_boot_services and self.stack is self.stacks[0]
             events.take_pending(tpl)
             events.tpl = event.tpl
             event.host_notify()
@@ -190,6 +203,9 @@ class Calls:
 
     def dispatch_nested(self, cpu: Cpu, rsp: int) -> None:
         """Run pending notifications, then resume the record that is on top now."""
+        if self.stack is not self.stacks[0]:
+            self._wake(cpu, 0)
+            return
         record = Record("dispatch", rsp, {"nested": True, "value": 0, "tpl": self._firmware.events.tpl})
         self.push(record)
         self._resume_dispatch(cpu, record, 0)
@@ -216,7 +232,10 @@ class Calls:
     def inject(self, cpu: Cpu) -> bool:
         """Between two runs: divert `cpu` to pending notifications, if there are any above its TPL."""
         events = self._firmware.events
-        if events.waiting_above <= events.tpl or not self.settle():
+        if events.waiting_above <= events.tpl:
+            return False
+        self.serve(cpu)
+        if not self.settle():
             return False
         rsp = cpu.get(reg.RSP) - _RED_ZONE
         record = Record("interrupted", rsp, {"context": cpu.save()})

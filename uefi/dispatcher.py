@@ -52,7 +52,7 @@ class Service:
         *("pointers", "polls", "runtime", "signature", "table"),
     )
 
-    def __init__(self, table: type, slot: "Slot", owner: "Interface | None", runtime: bool) -> None:
+    def __init__(self, table: "type[Interface]", slot: "Slot", owner: "Interface | None", runtime: bool) -> None:
         self.table = table
         self.owner = owner if slot.signature.static else None
         self.name = slot.name
@@ -86,6 +86,7 @@ class Dispatcher:
         self.before: Observer | None = None
         self.after: Callable[[Cpu, Service, Any], None] | None = None
         self._warned: set[str] = set()
+        self._strayed = False
         self.current: Service | None = None
         self.last: list[tuple[Service, list[Any], int]] = []
         bus = firmware.computer.bus
@@ -138,6 +139,10 @@ class Dispatcher:
         if service is None:
             return cpu.set(reg.RAX, Status.INVALID_PARAMETER)
         count = service.count
+        if firmware.calls.several:
+            firmware.calls.serve(cpu)
+            if cpu.index:
+                self._on_another_processor(cpu, service)
         depth = len(firmware.calls.stack)
         values: list[Any] = [rcx, rdx, r8, r9][:count]
         try:
@@ -193,6 +198,15 @@ class Dispatcher:
         last.append((service, values[:], rsp))
         if len(last) > 64:
             del last[:32]
+
+    def _on_another_processor(self, cpu: Cpu, service: Service) -> None:
+        """Answered all the same, as firmware does that cannot tell; each processor has calls in progress of its own."""
+        if not service.table.FOR_ALL_PROCESSORS and not self._firmware.left_boot_services and not self._strayed:
+            self._strayed = True
+            self._firmware.warn(
+                f"{service.name} was called on processor {cpu.index}; UEFI services are for the boot processor, and other "
+                "firmware may not survive it (PI 1.8 volume 2, 13.4.1). Further calls are not reported"
+            )
 
     def _too_late(self, cpu: Cpu, service: Service) -> None:
         if service.name not in self._warned:

@@ -10,6 +10,7 @@ from machine.computer import Computer
 from machine.cpu import Cpu, Fault
 from uefi import guids
 from uefi import memory_types as mt
+from uefi.application_processors import ApplicationProcessors
 from uefi.boot_services import BootServices
 from uefi.calls import Calls, Record
 from uefi.configuration import Configuration, SystemTable, seal_header
@@ -108,6 +109,7 @@ class Firmware:
         self.calls.register("wait", self.boot_services.resume_wait)
         self.calls.register("stall", self.boot_services.resume_stall)
         self.images.add_firmware_image()
+        self.application_processors = ApplicationProcessors(self)
         self._watchdog = self.events.create_host(notify=self._watchdog_bites)
         computer.injectors.append(self.calls.inject)
         computer.halt_limit = TIMER_TICK

@@ -61,7 +61,8 @@ class Interface:
     """A table of functions and data members in guest memory. Subclasses name it and mark its functions.
 
     `NAME` is the specification's name, `GUID` the protocol's (None for tables that are none), `SIZE` the bytes of the C
-    structure. `STATIC` tables are those whose functions take no This pointer. `place` allocates the table, writes a
+    structure. `STATIC` tables are those whose functions take no This pointer; functions of tables `FOR_ALL_PROCESSORS` may be
+    called by application processors, too. `place` allocates the table, writes a
     stub's address into each slot and lets `fill` write the data members.
     """
 
@@ -70,6 +71,7 @@ class Interface:
     SIZE: ClassVar[int] = 0
     STATIC: ClassVar[bool] = False
     MEMORY_TYPE: ClassVar[int] = mt.BOOT_DATA
+    FOR_ALL_PROCESSORS: ClassVar[bool] = False
     SLOTS: ClassVar[tuple[Slot, ...]] = ()
 
     def __init_subclass__(cls, **keywords: Any) -> None:

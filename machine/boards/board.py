@@ -44,7 +44,7 @@ class Board:
         bus = computer.bus
         computer.on_idle = console.flush
         computer.input_waiting = console.pending
-        self.interrupts = InterruptController(computer.clock, len(computer.engine.cpus), self._wake)
+        self.interrupts = InterruptController(computer.clock, len(computer.engine.cpus))
         computer.connect(self.interrupts)
         self.serial = Serial16550(console, self.interrupts.line(4))
         self.serial.on_poll_empty = self._input_polled
@@ -96,9 +96,6 @@ class Board:
     def _write_serial(self, cpu: "Cpu", offset: int, size: int, value: int) -> None:
         self.computer.idle.effect()
         self.serial.write(cpu, offset, size, value)
-
-    def _wake(self, _cpu: int) -> None:
-        self.computer.engine.kick()
 
     def input_arrived(self) -> None:
         """New console input: devices that interrupt for it do so. On the engine thread."""

@@ -12,17 +12,15 @@ class UnicornEngine:
 
     name = "unicorn"
 
-    def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int = 1, turn: int = 0) -> None:
-        """`turn` is how many blocks of code a CPU may enter before `run` gives TURN_OVER; 0 is no limit."""
+    def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int = 1) -> None:
         self.library = abi.Library()
         self.memory = memory
         self.handlers = handlers
         self._running: UnicornCpu | None = None
-        self._last: UnicornCpu | None = None
         memory.on_code_write = self.invalidate
         self._instances: list[UnicornCpu] = []
         for index in range(cpus):
-            self._instances.append(UnicornCpu(self, index, turn, cpus > 1))
+            self._instances.append(UnicornCpu(self, index, cpus > 1))
         self.cpus: list[Cpu] = list(self._instances)
 
     def open_window(self, base: int, size: int) -> None:
@@ -51,15 +49,9 @@ class UnicornEngine:
     def _start(self, cpu: Cpu, count: int) -> Stop:
         instance = self._instances[cpu.index]
         self._running = instance
-        if instance is not self._last:
-            self._last = instance
-            instance.stop.refill()
         try:
             stop = instance.start(count)
-            if stop is Stop.KICKED and instance.stop.used_up:
-                instance.stop.refill()
-                return Stop.TURN_OVER
-            return stop
+            return Stop.TURN_OVER if stop is Stop.KICKED and instance.stop.used_up else stop
         finally:
             self._running = None
             for each in self._instances:

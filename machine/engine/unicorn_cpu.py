@@ -34,8 +34,8 @@ further only for guests that go on missing: one that moves megabytes through its
 class UnicornCpu:
     """One processor of the Unicorn engine, an instance of the library each."""
 
-    def __init__(self, engine: "UnicornEngine", index: int, turn: int = 0, several: bool = False) -> None:
-        """`turn`: see UnicornEngine; `several`: there are other CPUs."""
+    def __init__(self, engine: "UnicornEngine", index: int, several: bool = False) -> None:
+        """`several`: there are other CPUs."""
         self.index = index
         self.fault: Fault | None = None
         self.error: BaseException | None = None
@@ -73,7 +73,7 @@ class UnicornCpu:
         self._map(engine.memory)
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
         self._real_mode = RealMode(lib, self) if index else None
-        self.stop = StopFlag(lib, handle, turn)
+        self.stop = StopFlag(lib, handle, counting=several)
         self._install_hooks()
         self._debug: DebugHooks | None = None
         self._gateway: gateway.Gateway | None = None
@@ -234,8 +234,14 @@ class UnicornCpu:
             self._user = cs & 3 == 3 and bool(cr0 & CR0_PE)
         return self._mode
 
+    def begin_turn(self, blocks: int) -> None:
+        """Have `run` give TURN_OVER when so many more blocks have been entered. Hosts other than x64 cannot count."""
+        self.stop.refill(blocks)
+
     def enter_real_mode(self, vector: int, signature: int) -> None:
-        """Real mode at vector << 12, everything else as after INIT."""
+        """Real mode at vector << 12, everything else as after INIT. EngineError for the boot processor, which gets no start-up."""
+        if self._real_mode is None:
+            raise EngineError("the boot processor cannot be started by a start-up IPI")
         self.fault = None
         asked = self.stop.requested
         while True:

@@ -1,6 +1,6 @@
 """How host code brings a Unicorn CPU into real mode, as a start-up IPI does.
 
-In 64-bit mode Unicorn takes a code selector from outside as a number only: neither the segment's base nor its 16 bits come with it.
+In 64-bit mode Unicorn takes a code selector from outside as a number only: neither the segment's base nor its size come with it.
 Far jumps of the CPU's own load both (AMD64 APM volume 2, 14.1.4, 4.7.1). So the state of power on is put back, and a few
 instructions of ours go from 32-bit code over 16-bit code to real mode. They lie in a page of our own, which for that moment
 stands at the very linear address where the start-up vector points.

@@ -3,8 +3,8 @@
 `uc_emu_stop` from another thread, or from a memory callback, is honoured right behind a memory access, with RIP still at the
 instruction: one that reads, changes and writes (INC, XCHG, CMPXCHG) or that talks to a device is then carried out twice.
 So each block begins with a call of a few machine instructions of our own (UC_HOOK_BLOCK), which look at a flag and call
-`uc_emu_stop` when it is set: nothing of the block has been executed then. Where CPUs take turns under virtual time the same
-instructions count blocks down: the end of a turn must not depend on the host's clock.
+`uc_emu_stop` when it is set: nothing of the block has been executed then. Where CPUs take turns the same instructions count
+blocks down: turns may be shorter than any thread's wake-up, and under virtual time their ends do not depend on the host.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import struct
 
 from machine.engine import unicorn_abi as abi
 
+MOST_BLOCKS = (1 << 31) - 1
 _FLAG, _STOPPED, _LEFT = 0x80, 0x81, 0x84
 
 
@@ -31,18 +32,17 @@ def _code(stop: int, counting: bool) -> bytes:
 class StopFlag:
     """The flag of one CPU. `request` is safe from any thread and at any time; a request is kept until `clear`.
 
-    With `turn`, a run also stops when so many blocks have been entered since `refill`; hosts other than x64 cannot count.
+    If it is `counting`, a run also stops when so many blocks have been entered as `refill` was told.
     """
 
-    def __init__(self, library: abi.Library, handle: ctypes.c_void_p, turn: int = 0) -> None:
-        self._turn = turn
+    def __init__(self, library: abi.Library, handle: ctypes.c_void_p, counting: bool = False) -> None:
         self._library = library
         self._handle = handle
         self._native = platform.machine() in ("x86_64", "AMD64")
         self._page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         if self._native:
             stop = ctypes.cast(library.emu_stop, ctypes.c_void_p).value or 0
-            code = _code(stop, turn > 0)
+            code = _code(stop, counting)
             self._page[: len(code)] = code
             self._view = ctypes.c_char.from_buffer(self._page)
             number = ctypes.c_size_t()
@@ -56,16 +56,17 @@ class StopFlag:
                 ctypes.c_uint64(0),
             )
             library.check(hooked, "hook blocks")
-        self.refill()
+        self._counting = counting and self._native
+        self.refill(MOST_BLOCKS)
 
-    def refill(self) -> None:
-        """Begin a turn."""
-        self._page[_LEFT : _LEFT + 4] = self._turn.to_bytes(4, "little")
+    def refill(self, blocks: int) -> None:
+        """Begin a turn of at most MOST_BLOCKS. Without effect on hosts other than x64."""
+        self._page[_LEFT : _LEFT + 4] = blocks.to_bytes(4, "little")
 
     @property
     def used_up(self) -> bool:
         """Whether the turn is over: more blocks were to be entered than it has."""
-        return self._turn > 0 and self._page[_LEFT + 3] & 0x80 != 0
+        return self._counting and self._page[_LEFT + 3] & 0x80 != 0
 
     def request(self) -> None:
         """Stop at the next block, or at the first one of the next run."""

@@ -32,12 +32,14 @@ class InterruptController:
     """
 
     def __init__(self, clock: "Clock", cpus: int = 1, wake: Callable[[int], None] | None = None) -> None:
-        self._wake = wake if wake is not None else nothing
+        self.wake: Callable[[int], None] = wake if wake is not None else nothing
         self.on_init: Callable[[int], None] = nothing
         self.on_startup: Callable[[int, int], None] = nothing
         self.pic = I8259Pair(self._extint_raised)
         self.io_apics = [IoApic(self._send)]
-        self.local_apics = [LocalApic(index, clock, self._send, self._level_ended, self._wake) for index in range(cpus)]
+        self.local_apics = [
+            LocalApic(index, clock, self._send, self._level_ended, self._woken) for index in range(cpus)
+        ]
 
     @property
     def io_apic(self) -> IoApic:
@@ -48,6 +50,9 @@ class InterruptController:
         """Another I/O APIC; its inputs are the 24 GSIs that follow."""
         self.io_apics.append(IoApic(self._send))
         return self.io_apics[-1]
+
+    def _woken(self, cpu: int) -> None:
+        self.wake(cpu)
 
     def _level_ended(self, vector: int) -> None:
         for io_apic in self.io_apics:
@@ -168,7 +173,7 @@ class InterruptController:
     def _extint_raised(self) -> None:
         for apic in self.local_apics:
             if apic.takes_extint:
-                self._wake(apic.index)
+                self.wake(apic.index)
 
     def _send(self, ipi: Ipi, exclude: int | None) -> None:
         targets = [

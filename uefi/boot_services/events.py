@@ -122,7 +122,7 @@ class EventServices(BootServicesPart):
         """Wait until one of several events is signaled."""
         firmware = self.firmware
         need(count, array, index_at)
-        if firmware.events.tpl != TPL_APPLICATION:
+        if firmware.events.tpl != TPL_APPLICATION or cpu.index:  # only the boot processor runs notifications
             raise EfiError(Status.UNSUPPORTED)
         raw = firmware.memory.read(array, 8 * min(count, 4096))
         addresses = [int.from_bytes(raw[n : n + 8], "little") for n in range(0, len(raw), 8)]

@@ -221,6 +221,8 @@ class ImageServices(BootServicesPart):
         if handle != firmware.images.current:
             raise EfiError(Status.INVALID_PARAMETER)
         stack = firmware.calls.stack
+        if not any(record.kind == "image" and record.state["image"] == handle for record in stack):
+            return self._exit_elsewhere(handle, status)
         while stack and not (stack[-1].kind == "image" and stack[-1].state["image"] == handle):
             dropped = stack.pop()
             if dropped.steps is not None:
@@ -231,6 +233,14 @@ class ImageServices(BootServicesPart):
         for register, value in zip(reg.NONVOLATILE, record.state.get("registers", ()), strict=False):
             cpu.set(register, value)
         self.image_returned(cpu, record, status)
+        return PENDING
+
+    def _exit_elsewhere(self, handle: int, status: int) -> object:
+        """Exit by a processor that did not start the image: that ends the machine if it is the first image."""
+        calls = self.firmware.calls
+        if not any(record.state.get("root") and record.state["image"] == handle for record in calls.stacks[0]):
+            raise EfiError(Status.UNSUPPORTED)
+        self.firmware.image_done(status)
         return PENDING
 
     @function(0xE0, "UnloadImage(ptr ImageHandle)")
