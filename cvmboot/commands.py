@@ -9,6 +9,7 @@ import typer
 from cvmboot import attest, deploy_commands, image_commands, measure_command, platform_commands
 from cvmboot.arguments import OPTIONS, Option, fields_of
 from cvmboot.errors import UsageError
+from cvmboot.matrix.command import MATRIX_EXAMPLES, MATRIX_HELP, matrix
 
 RUN_HELP = """Boot an EFI application (PE32+ for x86-64). The terminal becomes its console.
 
@@ -95,7 +96,29 @@ app.add_typer(image_commands.app, name="image")
 app.add_typer(deploy_commands.app, name="deploy")
 for _command in (deploy_commands.status, deploy_commands.console, deploy_commands.destroy, deploy_commands.gc):
     app.command(_command.__name__, hidden=True)(_command)  # the short way to `deploy status` and the others
+app.command("matrix", help=MATRIX_HELP, epilog=MATRIX_EXAMPLES)(matrix)
 app.command("run", help=RUN_HELP, epilog=EXAMPLES)(_run)
+
+
+def _laid_out(text: str | None) -> str | None:
+    """An epilog whose examples stay on lines of their own: typer makes one paragraph of what no empty line parts."""
+    if not isinstance(text, str) or "\b\n" not in text:
+        return text
+    before, *blocks = text.replace("[", "\\[").split("\b\n")
+    lines = [line for block in blocks for line in block.strip("\n").split("\n") if line.strip()]
+    return "\n\n".join((before.strip(), *lines))
+
+
+def _lay_out(part: typer.Typer) -> None:
+    infos: list[Any] = [*part.registered_commands, *filter(None, (part.registered_callback,)), part.info]
+    for info in infos:
+        info.epilog = _laid_out(info.epilog)
+    for group in part.registered_groups:
+        if group.typer_instance is not None:
+            _lay_out(group.typer_instance)
+
+
+_lay_out(app)
 
 
 def run_command_line(words: list[str]) -> int:
@@ -106,7 +129,7 @@ def run_command_line(words: list[str]) -> int:
         # typer has click's exceptions in a package of its own; what they have in common is this method.
         if not hasattr(error, "format_message"):
             raise
-        named = words[:1] and words[0] in ("run", "attest", "platform", "measure", "image", "deploy")
+        named = words[:1] and words[0] in ("run", "attest", "platform", "measure", "image", "deploy", "matrix")
         command = f"cvmboot {words[0]}" if named else "cvmboot"
         raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     return int(result or 0)

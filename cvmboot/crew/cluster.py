@@ -108,7 +108,6 @@ class ClusterCrew(ABC):
         records, more = self._prepared(chunk)
         if not records:
             return
-        chunk.records = records
         key = f"cvmboot-{self._run}-{next(self._numbers)}"
         future = self._client.submit(self._work, self._settings, records, *more, key=key, pure=False, retries=0)
         self._chunks[key] = chunk, future

@@ -14,9 +14,10 @@ _TICK = 0.2
 
 
 class Dealer(ABC):
-    """One run. `_again` holds the records that have to be dealt once more."""
+    """One run. `_again` holds the records that have to be dealt once more; `stopped` ends the run at once."""
 
     most_attempts = MOST_ATTEMPTS
+    stopped = False
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -24,11 +25,13 @@ class Dealer(ABC):
 
     def run(self) -> None:
         """Have all records done. CvmbootError if that becomes impossible; what was finished stays."""
-        while True:
+        while not self.stopped:
             self._deal()
             if not self._again and not self._expects_more() and self._crew.idle:
                 return
             for chunk, reply in self._crew.results(_TICK):
+                if self.stopped:
+                    return
                 if reply is None:
                     self._lost(chunk)
                 else:
@@ -36,7 +39,7 @@ class Dealer(ABC):
             self._between()
 
     def _deal(self) -> None:
-        while self._crew.has_room:
+        while self._crew.has_room and not self.stopped:
             chunk = self._next()
             if chunk is None:
                 return

@@ -24,9 +24,11 @@ _UNSEEN, _KEPT, _REPLACED = 0, 1, 2
 
 class Journal:
     """The output at `path`, or standard output for None. `resume` goes on with what is there; `options` is a digest of what all
-    lines depend on, `what` the run's name in messages. CvmbootError."""
+    lines depend on, `what` the run's name in messages. `replace` begins anew where an earlier run wrote. CvmbootError."""
 
-    def __init__(self, path: Path | None, resume: bool, options: str, what: str = "batch") -> None:
+    def __init__(
+        self, path: Path | None, resume: bool, options: str, what: str = "batch", replace: bool = False
+    ) -> None:
         self._what = what
         self._path = path
         self._finished: _Finished | None = None
@@ -40,6 +42,10 @@ class Journal:
                 self._lock()
                 self._finished = _Finished(options)
                 self._start = self._read_again(self._finished)
+            elif replace and path.is_file():
+                self._file = path.open("r+b")
+                self._lock()
+                self._replace()
             else:
                 self._file = _new(path)
                 self._lock()
@@ -120,6 +126,14 @@ class Journal:
         self._file.seek(end)
         self._file.truncate()
         return end
+
+    def _replace(self) -> None:
+        """Forget an earlier run. CvmbootError for a file of somebody else's."""
+        earlier = _Finished("")
+        self._read_again(earlier)
+        earlier.close()
+        self._file.seek(0)
+        self._file.truncate()
 
     def _without_old_lines(self, complete: bool) -> None:
         """Write the file anew under another name, then put it in its place."""

@@ -114,6 +114,10 @@ class LocalCrew:
         self._deal()
         return results
 
+    def processes(self) -> list[int]:
+        """The processes' ids."""
+        return [member.process.pid for member in self._members]
+
     def wake(self) -> None:
         os.write(self._wake, b"x")
 

@@ -41,6 +41,7 @@ class JudgingCluster(ClusterCrew):
         if same:
             reply = {"lines": b"", "statuses": [], "same": [r["index"] for r in same], "needs": [], "notes": []}
             self.at_once(Chunk(same), reply)
+        chunk.records = records
         return records, []
 
     def _loaded(self, record: Record) -> Record:

@@ -1,0 +1,87 @@
+"""Results as JUnit XML, in the form that CI servers agree on: testsuites, testsuite, testcase with failure, error or skipped."""
+
+import contextlib
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from cvmboot.crew.chunk import OUR_ERROR
+from cvmboot.errors import CvmbootError
+from cvmboot.matrix.report import details, plain_text
+
+_SHOWN = 300
+"""Characters of a message."""
+
+
+def junit(
+    suite_name: str, names: list[str], results: dict[str, dict[str, Any]], began: datetime, seconds: float
+) -> bytes:
+    """The document; cases of `names` without a result are skipped ones. What guests printed is escaped."""
+    found = [results[name] for name in names if name in results]
+    errors = sum(result["status"] == OUR_ERROR for result in found)
+    counts = {
+        "tests": str(len(names)),
+        "failures": str(sum(bool(result["status"]) for result in found) - errors),
+        "errors": str(errors),
+        "skipped": str(len(names) - len(found)),
+        "time": f"{seconds:.3f}",
+    }
+    suites = ElementTree.Element("testsuites", {"name": "cvmboot matrix", **counts})
+    suite_name = plain_text(suite_name)
+    when = began.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": suite_name, "timestamp": when, **counts})
+    for name in names:
+        case = ElementTree.SubElement(suite, "testcase", classname=suite_name, name=plain_text(name))
+        result = results.get(name)
+        if result is None:
+            case.set("time", "0")
+            ElementTree.SubElement(case, "skipped", message="not run")
+            continue
+        case.set("time", f"{result['seconds']:.3f}")
+        _tell(case, result)
+    ElementTree.indent(suites)
+    return bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _tell(case: ElementTree.Element, result: dict[str, Any]) -> None:
+    told = {key: result[key] for key in ("attempts", "exit_status", "outcome", "worker") if key in result}
+    if told:
+        properties = ElementTree.SubElement(case, "properties")
+        for key, value in told.items():
+            ElementTree.SubElement(properties, "property", name=key, value=plain_text(str(value)))
+    if result["status"]:
+        message = plain_text(result["reason"])
+        if wanted := result.get("wanted"):
+            message += f": {plain_text(wanted)}"
+        tag = "error" if result["status"] == OUR_ERROR else "failure"
+        element = ElementTree.SubElement(
+            case, tag, message=message[:_SHOWN], type="console" if tag == "failure" else "error"
+        )
+        element.text = "\n".join(details(result))
+    if end := result.get("console_end"):
+        ElementTree.SubElement(case, "system-out").text = plain_text(end)
+
+
+def write(path: Path, document: bytes) -> None:
+    """Write the document whole or not at all; what is no regular file is written to as it is. CvmbootError."""
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(document)
+            return
+        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(document)
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(draft).chmod(0o666 & ~mask)
+            Path(draft).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(draft).unlink()
+            raise
+    except OSError as error:
+        raise CvmbootError(f"--junit {path}: {error.strerror}") from None

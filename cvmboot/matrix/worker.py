@@ -1,0 +1,16 @@
+"""A process that plays cases: one after the other, each with a machine of its own. If who dealt them is gone, it ends at once."""
+
+from multiprocessing.connection import Connection
+
+from cvmboot.crew.chunk import Record, Reply, Settings
+from cvmboot.crew.life import serve
+from cvmboot.matrix.play import Play
+
+
+def play(connection: Connection, settings: Settings) -> None:
+    """The process's life."""
+
+    def work(records: list[Record]) -> Reply:
+        return {"results": [Play(record, connection.send).run() for record in records]}
+
+    serve(connection, work, at_once=True)
