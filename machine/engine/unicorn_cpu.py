@@ -239,7 +239,7 @@ class UnicornCpu:
         self.stop.refill(blocks)
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
-        """Real mode at vector << 12, everything else as after INIT. EngineError for the boot processor, which gets no start-up."""
+        """Real mode at vector << 12, everything else as after INIT. EngineError for the boot processor: it gets no start-up."""
         if self._real_mode is None:
             raise EngineError("the boot processor cannot be started by a start-up IPI")
         self.fault = None
