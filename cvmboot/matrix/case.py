@@ -37,6 +37,14 @@ class Case:
         """The run options that were set, as they stand in the file."""
         return {key: value for key, value in self.settings.items() if key in RUN_OPTIONS}
 
+    def _is_elf(self) -> bool:
+        """Whether the image is a unikernel without UEFI, of which there is no trace."""
+        try:
+            with self.image.open("rb") as file:
+                return file.read(4) == b"\x7fELF"
+        except OSError:
+            return False  # whoever boots it says why
+
     def digest(self, contents: Contents) -> str:
         """SHA-256 of all that the result depends on: what the file says, and what the files that it names hold."""
         inputs = self.inputs()
@@ -46,11 +54,11 @@ class Case:
 
     def record(self, folder: Path | None, with_trace: bool) -> Record:
         """Plain data: `image` and `fields` (of RunOptions) with the paths of `inputs`, the script, and in `folder` what to keep;
-        `outputs` names the files there by their fields."""
+        `outputs` names the files there by their fields. `with_trace` keeps a trace wherever there can be one."""
         settings = self.settings
         fields = fields_of(settings) | {key: path for key, path in self.inputs().items() if key != "image"}
         outputs = {key: str(fields.pop(key)) for key in OUTPUTS if key in fields}
-        if with_trace:
+        if with_trace and not self._is_elf():
             outputs.setdefault("trace", "trace.jsonl")
         return {
             "index": self.index,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_batch import PATIENCE, Run, children_of, lines_in
+from crew_processes import children_of
+from fleet_batch import PATIENCE, Run, lines_in
 
 from cvmboot.crew.dealer import MOST_ATTEMPTS
 from cvmboot.crew.journal import Journal

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from crew_processes import Cluster
 from fleet_batch import PATIENCE, lines_in
 
 from cvmboot.crew.chunk import OUR_ERROR, Chunk
@@ -20,53 +21,12 @@ from cvmboot.crew.chunk import OUR_ERROR, Chunk
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'cvmboot[cluster]'")
 
 
-class _Cluster:
-    """A scheduler and its workers, as processes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("dask_scheduler", "--host", "127.0.0.1", "--port", str(port))
-        self._until_it_listens(port)
-
-    def worker(self) -> "subprocess.Popen[bytes]":
-        """Start another one, of one thread, which nobody starts again."""
-        options = ("--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--death-timeout", "60")
-        return self._start("dask_worker", self.address, *options)
-
-    def _start(self, module: str, *options: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", f"distributed.cli.{module}", *options, "--no-dashboard"]
-        # The command under test reads files by itself: a worker elsewhere would not have them.
-        process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.processes.append(process)
-        return process
-
-    def _until_it_listens(self, port: int) -> None:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("the scheduler does not listen")
-
-    def close(self) -> None:
-        """End all that was started."""
-        for process in reversed(self.processes):
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[_Cluster]:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A scheduler without workers."""
     folder = tmp_path / "dask"
     folder.mkdir()
-    started = _Cluster(folder)
+    started = Cluster(folder)
     yield started
     started.close()
 
@@ -78,7 +38,7 @@ def _command(source: object, *more: object) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_killed_worker_loses_no_record_and_repeats_none_silently(
-    cluster: _Cluster, roots: tuple[str, ...], many: Callable[[Path, int], Path], signed: Any, tmp_path: Path
+    cluster: Cluster, roots: tuple[str, ...], many: Callable[[Path, int], Path], signed: Any, tmp_path: Path
 ) -> None:
     workers = [cluster.worker(), cluster.worker()]
     source, output = many(tmp_path / "in.jsonl", 4000), tmp_path / "out.jsonl"
