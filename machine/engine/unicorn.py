@@ -36,15 +36,12 @@ class UnicornEngine:
         """Run one instruction."""
         # Unicorn counts in translated code: a block that was translated without counting (a `jmp $`) would run for ever.
         instance = self._instances[cpu.index]
-        asked = instance.stop.requested
-        instance.stop.clear()
-        instance.flush_code()
         try:
-            return self._start(cpu, 1)
+            with instance.stop.held():
+                instance.flush_code()
+                return self._start(cpu, 1)
         finally:
             instance.flush_code()
-            if asked:
-                instance.stop.request()
 
     def _start(self, cpu: Cpu, count: int) -> Stop:
         instance = self._instances[cpu.index]

@@ -72,7 +72,8 @@ class Msr(ctypes.Structure):
 
 _VOID, _U32, _U64, _INT = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
 INTR_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U32, _VOID)
-CODE_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U64, _U32, _VOID)
+CODE_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _U64, _U32, _VOID)
+"""To Unicorn a function without result: `StopFlag.around` looks at it."""
 INVALID_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _VOID)
 TLB_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _U64, _INT, ctypes.POINTER(TlbEntry), _VOID)
 FETCH_PROT_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _VOID, _INT, _U64, _INT, ctypes.c_int64, _VOID)
@@ -83,6 +84,8 @@ IN_CALLBACK = ctypes.CFUNCTYPE(_U32, _VOID, _U32, _INT, _VOID)
 OUT_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U32, _INT, _U32, _VOID)
 MMIO_READ_CALLBACK = ctypes.CFUNCTYPE(_U64, _VOID, _U64, ctypes.c_uint, _VOID)
 MMIO_WRITE_CALLBACK = ctypes.CFUNCTYPE(None, _VOID, _U64, ctypes.c_uint, _U64, _VOID)
+EXIT_CPU = ctypes.PYFUNCTYPE(None, _VOID)
+"""cpu_exit, which is no part of the interface."""
 
 
 class Library:
@@ -98,6 +101,7 @@ class Library:
         if path is None:
             raise EngineError(f"no Unicorn library among {', '.join(names)} in the unicorn package")
         gil, free = ctypes.PyDLL(str(path)), ctypes.CDLL(str(path))
+        self._symbols = gil
         self.open = gil.uc_open
         self.open.argtypes = (_INT, _INT, ctypes.POINTER(_VOID))
         self.close = gil.uc_close
@@ -131,6 +135,11 @@ class Library:
         self.emu_start.argtypes = (_VOID, _U64, _U64, _U64, ctypes.c_size_t)
         self.emu_stop = gil.uc_emu_stop
         self.emu_stop.argtypes = (_VOID,)
+
+    def address(self, name: str) -> int:
+        """Where a function of the library is, one that is no part of its interface, too; 0 if this library shows none."""
+        function = getattr(self._symbols, name, None)
+        return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value or 0
 
     def check(self, code: int, what: str) -> None:
         """EngineError with Unicorn's own words unless `code` is UC_ERR_OK."""

@@ -110,6 +110,8 @@ class UnicornCpu:
     def hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> ctypes.c_size_t:
         """Have Unicorn call `callback` for addresses from `begin` to `end`, or for all; gives the hook's handle."""
         self._keep.append(callback)
+        if kind == abi.HOOK_CODE:
+            callback = self.stop.around(callback)
         number = ctypes.c_size_t()
         code = self._lib.hook_add(
             self.handle,
@@ -508,8 +510,9 @@ class UnicornCpu:
             return Stop.BREAKPOINT
         if debug.take_back():
             # Unicorn counts in translated code: without this the old block, which does not count, would run.
-            self.flush_code()
-            self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, 1)
+            with self.stop.held():
+                self.flush_code()
+                self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, 1)
             self.flush_code()
             debug.forget()
             return Stop.WATCHPOINT
@@ -594,6 +597,7 @@ class UnicornCpu:
 
     def close(self) -> None:
         """Free the instance."""
+        self.stop.retire()
         self._lib.close(self.handle)
         if self._gateway is not None:
             self._gateway.close()

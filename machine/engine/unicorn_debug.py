@@ -57,6 +57,7 @@ class DebugHooks:
             for kind in self._kinds(watch)
         ]
         self._watches = watches
+        self._cpu.stop.at_accesses(wanted=bool(watches))
         self._cpu.flush_code()
         self._cpu.flush_translations()
 
@@ -78,10 +79,9 @@ class DebugHooks:
         self._cpu.stop_now()
         return True
 
-    def _at_breakpoint(self, _uc: int, address: int, _size: int, _user: int) -> None:
+    def _at_breakpoint(self, _uc: int, address: int, _size: int, _user: int) -> bool:
         # A trap at the same address has been asked first, by the hook that carries the trapped instruction out.
-        if not self.hit and not self._cpu.traps_at(address):
-            self.breaks_at(address)
+        return self.hit or (not self._cpu.traps_at(address) and self.breaks_at(address))
 
     def _accessed(self, _uc: int, kind: int, address: int, size: int, value: int, _user: int) -> None:
         memory = self._cpu.memory

@@ -77,10 +77,11 @@ class TrappedInstructions:
             return True
         return self._pattern is _TRAPPED_OR_PAUSE and (before[-1:] == b"\xf3" or end[-1:] == b"\xf3")
 
-    def _trapped(self, _uc: int, address: int, size: int, _user: int) -> None:
+    def _trapped(self, _uc: int, address: int, size: int, _user: int) -> bool:
+        """True if the instruction is not to be executed any more."""
         cpu = self._cpu
         if cpu.breaks_at(address):
-            return
+            return True
         try:
             inside = address & 0xFFF
             physical = self.fetched.get(address - inside, -1)
@@ -92,12 +93,13 @@ class TrappedInstructions:
                     code += cpu.bytes_at(cpu.mode(), address + len(code), size - len(code))
             if code == _PAUSE:
                 self._handlers.pause(cpu)
-            else:
-                self._emulate(code, address + len(code) - cpu.code_base())
+                return False
+            return self._emulate(code, address + len(code) - cpu.code_base())
         except BaseException as error:
             cpu.failed(error)
+            return True
 
-    def _emulate(self, code: bytes, following: int) -> None:
+    def _emulate(self, code: bytes, following: int) -> bool:
         cpu, handlers = self._cpu, self._handlers
         if code in (b"\x0f\x31", b"\x0f\x01\xf9"):
             value = handlers.read_tsc(cpu)
@@ -108,13 +110,15 @@ class TrappedInstructions:
         elif code == b"\x0f\x32":
             answer = handlers.read_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF)
             if answer is None:
-                return cpu.raise_fault(Fault(13, 0))
+                cpu.raise_fault(Fault(13, 0))
+                return True
             cpu.set(reg.RAX, answer & 0xFFFF_FFFF)
             cpu.set(reg.RDX, answer >> 32)
         elif code == b"\x0f\x30":
             value = (cpu.get(reg.RDX) & 0xFFFF_FFFF) << 32 | cpu.get(reg.RAX) & 0xFFFF_FFFF
             if not handlers.write_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF, value):
-                return cpu.raise_fault(Fault(13, 0))
+                cpu.raise_fault(Fault(13, 0))
+                return True
         elif (at := code.find(b"\x0f\xc7")) >= 0 and len(code) == at + 3:
             rex = code[at - 1] if at and 0x40 <= code[at - 1] <= 0x4F else 0
             size = 8 if rex & 8 else 2 if 0x66 in code[:at] else 4
@@ -126,6 +130,6 @@ class TrappedInstructions:
             flags = cpu.get(reg.RFLAGS) & ~0x8D5  # OF, SF, ZF, AF, PF, CF cleared ...
             cpu.set(reg.RFLAGS, flags | reg.RFLAGS_CF)  # ... but CF says that the number is good
         else:
-            return None  # another instruction stands there now, or the bytes were data
+            return False  # another instruction stands there now, or the bytes were data
         cpu.set(reg.RIP, following)
-        return None
+        return True
