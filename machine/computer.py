@@ -183,7 +183,7 @@ class Computer:
         """PAUSE: the CPU waits for another one, which should run."""
         if self.virtual:
             self.tick()
-        if self.turns.contended():
+        if self.turns.others_busy():
             self._give_way()
 
     def random(self, cpu: Cpu, size: int) -> int:
@@ -304,9 +304,10 @@ class Computer:
 
     def _spun(self, long: bool) -> None:
         """The CPU whose turn it is only reads the clock: it waits for its time or for another CPU."""
-        if self.turns.contended():
-            if long:
-                self.turns.drowsy.add(self.turns.current)
+        turns = self.turns
+        if long and turns.contended():
+            turns.drowsy.add(turns.current)
+        if turns.others_busy() or turns.current in turns.drowsy:
             self._give_way()
 
     def wait_until(self, deadline: int | None) -> bool:

@@ -241,7 +241,7 @@ class UnicornCpu:
         self.stop.refill(blocks)
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
-        """Real mode at vector << 12, everything else as after INIT. EngineError for the boot processor: it gets no start-up."""
+        """Real mode at vector << 12, everything else as after INIT. EngineError for CPU 0, which nobody starts that way."""
         if self._real_mode is None:
             raise EngineError("the boot processor cannot be started by a start-up IPI")
         self.fault = None
@@ -529,8 +529,9 @@ class UnicornCpu:
                 self.flush_code()
             if self._base_on_arrival is not None and self.error is None:
                 self._arrive(self._base_on_arrival)
-                if not self.stop.requested and not count:
-                    continue
+                if self.stop.requested or count:
+                    return Stop.KICKED
+                continue
             if not self._calling or self.error is not None:
                 break
             if not self._enter_system():

@@ -1,4 +1,4 @@
-/* everything.efi: what the firmware says of the machine: ACPI, SMBIOS (4.6), processors (PI 1.7, volume 2, 13.3). */
+/* everything.efi: what the firmware says of the machine: ACPI and SMBIOS (4.6). */
 #include "check.h"
 
 static void *find_table(EFI_GUID *guid) {
@@ -85,64 +85,4 @@ void check_smbios(void) {
     } else {
         skip(L"SMBIOS", L"there is no SMBIOS table");
     }
-}
-
-static void count_processor(void *argument) { __asm__ volatile("lock incq %0" : "+m"(*(volatile UINT64 *)argument)); }
-
-static void check_other_processors(EFI_MP_SERVICES_PROTOCOL *services, UINTN count) {
-    volatile UINT64 ran = 0;
-    BOOLEAN finished = FALSE;
-    EFI_STATUS status = services->StartupAllAPs(services, count_processor, FALSE, NULL, 0, (void *)&ran, NULL);
-    if (count == 1) {
-        check_status(status, EFI_NOT_STARTED, L"StartupAllAPs when there are none");
-        return;
-    }
-    check_status(status, EFI_SUCCESS, L"StartupAllAPs");
-    check_equal(ran, count - 1, L"all others ran the procedure");
-    ran = 0;
-    check_status(services->StartupThisAP(services, count_processor, 1, NULL, 0, (void *)&ran, &finished), EFI_SUCCESS,
-                 L"StartupThisAP of processor 1");
-    check_equal(ran, 1, L"it ran the procedure");
-    check_status(services->EnableDisableAP(services, 1, FALSE, NULL), EFI_SUCCESS, L"EnableDisableAP, off");
-    check_status(services->StartupThisAP(services, count_processor, 1, NULL, 0, (void *)&ran, NULL),
-                 EFI_INVALID_PARAMETER, L"StartupThisAP of a disabled processor");
-    check_status(services->EnableDisableAP(services, 1, TRUE, NULL), EFI_SUCCESS, L"EnableDisableAP, on");
-}
-
-void check_processors(void) {
-    EFI_MP_SERVICES_PROTOCOL *services = find_protocol(GUID_OF(EFI_MP_SERVICES_PROTOCOL_GUID));
-    UINTN count = 0, enabled = 0, me = 99;
-    UINT64 ran = 0;
-    struct {
-        EFI_PROCESSOR_INFORMATION info;
-        UINT64 behind; /* firmware that takes the structure for larger than it is writes here */
-    } space;
-    memset(&space, 0x5a, sizeof(space));
-    chapter(L"PI, volume 2, 13.3: processors");
-    if (!services) {
-        skip(L"processors", L"there is no multiprocessor services protocol");
-        return;
-    }
-    check_status(services->GetNumberOfProcessors(services, &count, &enabled), EFI_SUCCESS, L"GetNumberOfProcessors");
-    check(count >= 1 && enabled >= 1 && enabled <= count, L"its numbers make sense");
-    check_status(services->GetNumberOfProcessors(services, NULL, &enabled), EFI_INVALID_PARAMETER,
-                 L"GetNumberOfProcessors with NumberOfProcessors NULL");
-    check_status(services->WhoAmI(services, &me), EFI_SUCCESS, L"WhoAmI");
-    check(me < count, L"we are one of the processors");
-    check_status(services->GetProcessorInfo(services, me, &space.info), EFI_SUCCESS,
-                 L"GetProcessorInfo of ourselves");
-    check_equal(space.behind, 0x5a5a5a5a5a5a5a5a, L"it writes 48 bytes and no more");
-    check_equal(space.info.StatusFlag & 7, PROCESSOR_AS_BSP_BIT | PROCESSOR_ENABLED_BIT | PROCESSOR_HEALTH_STATUS_BIT,
-                L"we are the boot processor, enabled and healthy");
-    check_status(services->GetProcessorInfo(services, count, &space.info), EFI_NOT_FOUND,
-                 L"GetProcessorInfo of one too many");
-    check_status(services->GetProcessorInfo(services, me, NULL), EFI_INVALID_PARAMETER,
-                 L"GetProcessorInfo with ProcessorInfoBuffer NULL");
-    check_status(services->StartupThisAP(services, count_processor, count, NULL, 0, &ran, NULL), EFI_NOT_FOUND,
-                 L"StartupThisAP of one too many");
-    check_status(services->StartupThisAP(services, count_processor, me, NULL, 0, &ran, NULL), EFI_INVALID_PARAMETER,
-                 L"StartupThisAP of the boot processor");
-    check_either(services->StartupAllAPs(services, NULL, FALSE, NULL, 0, NULL, NULL), EFI_INVALID_PARAMETER,
-                 EFI_NOT_STARTED, L"StartupAllAPs without a procedure");
-    check_other_processors(services, count);
 }

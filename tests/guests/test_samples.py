@@ -98,6 +98,24 @@ def test_the_files_on_the_host_stay_as_they_were(cvmboot, sample, esp):
     assert all((folder / name).read_bytes() == source.read_bytes() for name, source in files.items())
 
 
+@pytest.mark.parametrize("cpus", [2, 4, 9])
+def test_everything_passes_with_more_processors(cvmboot, sample, cpus):
+    done = cvmboot("run", sample("everything"), "--cpus", cpus, "--args", "processors", "--timeout", "50")
+    check_tap(text_of(done))
+    assert "ok 62 - and that it is well again" in text_of(done)
+
+
+def test_processors_take_the_same_turns_under_virtual_time(cvmboot, sample, tmp_path):
+    runs = []
+    for n in range(2):
+        trace = tmp_path / f"{n}.jsonl"
+        options = ["--cpus", "3", "--clock", "virtual", "--trace", trace, "--timeout", "50", "--args", "processors"]
+        done = cvmboot("run", sample("everything"), *options)
+        check_tap(text_of(done))
+        runs.append((done.stdout, trace.read_bytes()))
+    assert runs[0] == runs[1]
+
+
 @pytest.mark.parametrize("kind", ["folder", "image"])
 def test_same_input_same_bytes_under_virtual_time(cvmboot, sample, esp, fat_image, tmp_path, kind):
     files = {f"{name}.efi": sample(name) for name in FILES}

@@ -17,14 +17,20 @@ DATA, KERNEL = 0x08, 0x10
 class Bare:
     """64 MiB of RAM; `run(code)` executes machine code until it ends with `hlt` at a `finish`, or faults."""
 
-    def __init__(self, clock: Clock | None = None, memory: int = 128 << 20) -> None:
-        self.computer = Computer(memory, 1, clock)
+    def __init__(self, clock: Clock | None = None, memory: int = 128 << 20, cpus: int = 1) -> None:
+        self.computer = Computer(memory, cpus, clock)
         self.cpu = self.computer.engine.cpus[0]
         self.faults: list[Fault] = []
         self.map = IdentityMap(self.computer.memory, TABLES, self.computer.memory.end)
         ram = self.computer.memory
         ram.write(GDT, b"".join(d.to_bytes(8, "little") for d in _DESCRIPTORS))
-        cpu = self.cpu
+        self.prepare(self.cpu)
+        self.computer.bus.add_ports(0x500, 8, self._read, self._write)
+        self.outs: list[tuple[int, int, int]] = []
+        self.on_out: Callable[[int, int], None] = lambda offset, value: None
+
+    def prepare(self, cpu: Cpu) -> None:
+        """Long mode, with a stack of its own."""
         cpu.set_table("gdtr", GDT, 8 * len(_DESCRIPTORS) - 1)
         cpu.set_table("idtr", IDT, 4095)
         cpu.write_msr(EFER, 0xD01)
@@ -34,11 +40,17 @@ class Bare:
         cpu.set(reg.CS, KERNEL)
         for register in (reg.SS, reg.DS, reg.ES):
             cpu.set(register, DATA)
-        cpu.set(reg.RSP, STACK)
+        cpu.set(reg.RSP, STACK + 0x10000 * cpu.index)
         cpu.set(reg.RFLAGS, 2)
-        self.computer.bus.add_ports(0x500, 8, self._read, self._write)
-        self.outs: list[tuple[int, int, int]] = []
-        self.on_out: Callable[[int, int], None] = lambda offset, value: None
+
+    def start(self, index: int, code: str, at: int) -> Cpu:
+        """Have another processor run hexadecimal machine code from `at` on."""
+        cpu = self.computer.engine.cpus[index]
+        self.prepare(cpu)
+        self.computer.memory.write(at, bytes.fromhex(code))
+        cpu.set(reg.RIP, at)
+        self.computer.start(index)
+        return cpu
 
     def _read(self, _cpu: Cpu, offset: int, size: int) -> int:
         return 0x11223344_55667788 >> (8 * offset) & ((1 << 8 * size) - 1)

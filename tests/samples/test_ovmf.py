@@ -60,7 +60,7 @@ def test_everything_passes() -> None:
 
 def test_everything_passes_with_more_devices_and_processors() -> None:
     """No check may be skipped for want of a device that QEMU has; runtime services are moved to the upper half."""
-    more = ["-smp", "2", "-device", "virtio-rng-pci", "-machine", "smbios-entry-point-type=64"]
+    more = ["-smp", "4", "-device", "virtio-rng-pci", "-machine", "smbios-entry-point-type=64"]
     # romfile=: OVMF's own driver, not iPXE's, which checks next to nothing.
     more += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
     console = boot("\\everything.efi exitboot", options=more)
