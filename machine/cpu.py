@@ -138,3 +138,11 @@ class Cpu(Protocol):
     def load(self, state: dict[str, Any]) -> None:
         """Put back what `save` gave. RIP included, so only between two runs."""
         ...
+
+    def freeze(self) -> dict[str, Any]:
+        """The whole processor as plain data that any engine can take (`machine.cpu_state`). Between two runs only."""
+        ...
+
+    def thaw(self, state: dict[str, Any]) -> None:
+        """Become what `freeze` gave, on a CPU that has not run yet. EngineError for a state that the engine cannot have."""
+        ...

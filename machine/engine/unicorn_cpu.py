@@ -7,6 +7,7 @@ from machine import registers as reg
 from machine.cpu import Fault, GuestException, Stop, Watch
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
+from machine.engine import unicorn_state
 from machine.engine.unicorn_abi import Batch
 from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_frames import CodeFrames
@@ -214,6 +215,22 @@ class UnicornCpu:
         for name, number, size in self._VECTORS:
             ctypes.memmove(self._value_at, state[name], size)
             self._lib.reg_write(self.handle, number, self._value_at)
+
+    def read_raw(self, number: int, address: int) -> None:
+        """Read Unicorn's register `number`, in its own form, to host `address`."""
+        self._lib.reg_read(self.handle, number, ctypes.c_void_p(address))
+
+    def write_raw(self, number: int, address: int) -> None:
+        """Write Unicorn's register `number` from host `address`."""
+        self._lib.reg_write(self.handle, number, ctypes.c_void_p(address))
+
+    def freeze(self) -> dict[str, Any]:
+        """The whole processor as plain data (`machine.cpu_state`)."""
+        return unicorn_state.freeze(self)
+
+    def thaw(self, state: dict[str, Any]) -> None:
+        """Become what `freeze` gave."""
+        unicorn_state.thaw(self, state)
 
     # -- what the library calls back; an exception must not cross it, so it is kept and stops the run
 
@@ -561,16 +578,32 @@ class UnicornCpu:
 
     def _through_gateway(self, selector: int, base: int) -> None:
         """Load CS with a segment of base 0; `base` is what the present one has."""
-        if self._gateway is None:
-            self._gateway = gateway.Gateway(self._lib, self)
-            self.own_pages[gateway.LINEAR] = gateway.PHYSICAL
         asked = self.stop.requested
         while True:
             self.stop.clear()
-            entered = self._gateway.enter(selector, base)
+            entered = self.gateway().enter(selector, base)
             asked = asked or self.stop.requested
             if entered:
                 break
+        if asked:
+            self.stop.request()
+
+    def gateway(self) -> gateway.Gateway:
+        """The page of our own through which the state of this CPU is changed."""
+        if self._gateway is None:
+            self._gateway = gateway.Gateway(self._lib, self)
+            self.own_pages[gateway.LINEAR] = gateway.PHYSICAL
+        return self._gateway
+
+    def carry_out(self, code: bytes) -> None:
+        """Run instructions of ours; a stop that is asked for meanwhile is kept. Between two runs only. RIP is changed."""
+        asked = self.stop.requested
+        while True:
+            self.stop.clear()
+            self.gateway().carry_out(code)
+            if not self.stop.requested:
+                break
+            asked = True
         if asked:
             self.stop.request()
 

@@ -4,11 +4,16 @@ Unicorn has no way to set the privilege level: a segment register that is writte
 cannot raise privilege, and its SYSCALL does nothing. A far call through a call gate works (AMD64 APM volume 2, 4.9.2). So a page
 of our own, at the very top of the linear address space, holds such a call, a GDT with the gate, a TSS for the stack, and a
 HLT behind the gate; running it once leaves the CPU in ring 0 with the code selector that was asked for.
+
+The same page takes what a CPU that is put together anew needs: descriptors of our own under the selectors that the guest has
+loaded, an IRETQ that goes down to ring 3, and instructions whose registers Unicorn does not show (XGETBV, XSETBV).
 """
 
 import ctypes
 import mmap
 import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from machine import registers as reg
@@ -18,7 +23,7 @@ from machine.errors import EngineError
 LINEAR = 0xFFFF_FFFF_FFFF_F000
 """No kernel maps anything here: pointers into the last page are error codes."""
 PHYSICAL = 0xFFFE_0000_0000
-_POINTER, _TARGET, _GDT, _TSS, _STACK = 0x10, 0x20, 0x100, 0x600, 0x800
+_POINTER, _TARGET, _CODE, _GDT, _TSS, _STACK = 0x10, 0x20, 0x40, 0x100, 0x600, 0x800
 _GATE = 0x3F0
 """The gate's selector: its 16 bytes are the last in our GDT, so kernel selectors may lie anywhere below."""
 _KERNEL_CODE = 0x00AF9B00_0000FFFF
@@ -72,23 +77,59 @@ class Gateway:
             raise EngineError(
                 f"a handler in code segment {selector:#x}: only selectors below {_GATE:#x} can be entered"
             )
-        cpu, library = self._cpu, self._library
+        cpu = self._cpu
         self._prepare(selector)
         kept = [cpu.get(register) for register in _KEPT]
+        with self._own_tables():
+            code = self._library.emu_start(cpu.handle, LINEAR - base, abi.NOWHERE, 0, 0)
+            entered = cpu.get(reg.RIP) - LINEAR in (_TARGET, _TARGET + 1)  # a stop may come between CALL and HLT
+        for register, value in zip(_KEPT, kept, strict=True):
+            cpu.set(register, value)
+        self._library.check(code, "enter ring 0")
+        return entered
+
+    @contextmanager
+    def _own_tables(self) -> Iterator[None]:
+        """GDTR and TR are ours meanwhile."""
+        cpu, library = self._cpu, self._library
         tables = [abi.Mmr() for _ in _TABLES]
         for number, table in zip(_TABLES, tables, strict=True):
             library.reg_read(cpu.handle, number, ctypes.addressof(table))
         ours = (abi.Mmr(0, LINEAR + _GDT, _GATE + 15, 0), abi.Mmr(8, LINEAR + _TSS, 0x67, 0x8B00))
         for number, table in zip(_TABLES, ours, strict=True):
             library.reg_write(cpu.handle, number, ctypes.addressof(table))
-        code = library.emu_start(cpu.handle, LINEAR - base, abi.NOWHERE, 0, 0)
-        entered = cpu.get(reg.RIP) - LINEAR in (_TARGET, _TARGET + 1)  # a stop may come between CALL and HLT
-        for number, table in zip(_TABLES, tables, strict=True):
-            library.reg_write(cpu.handle, number, ctypes.addressof(table))
-        for register, value in zip(_KEPT, kept, strict=True):
-            cpu.set(register, value)
-        library.check(code, "enter ring 0")
-        return entered
+        try:
+            yield
+        finally:
+            for number, table in zip(_TABLES, tables, strict=True):
+                library.reg_write(cpu.handle, number, ctypes.addressof(table))
+
+    def carry_out(self, code: bytes) -> None:
+        """Run a few instructions of ours in the guest's ring, up to a HLT behind them. RIP is changed."""
+        self._page[_CODE : _CODE + len(code) + 1] = code + b"\xf4"
+        ran = self._library.emu_start(self._cpu.handle, LINEAR + _CODE, abi.NOWHERE, 0, 0)
+        self._library.check(ran, "an instruction of our own")
+
+    @contextmanager
+    def descriptors(self, segments: Iterable[tuple[int, int]]) -> Iterator[None]:
+        """Have (selector, descriptor of 8 bytes) in the GDT meanwhile. EngineError for selectors that it has no room for."""
+        self._page[_GDT : _GDT + _GATE] = bytes(_GATE)
+        for selector, descriptor in segments:
+            if selector & 4 or not selector & 0xFFF8 or selector >= _GATE:
+                raise EngineError(f"segment selector {selector:#x}: wanted one of the GDT, below {_GATE:#x}")
+            struct.pack_into("<Q", self._page, _GDT + (selector & 0xFFF8), descriptor)
+        with self._own_tables():
+            yield
+
+    def enter_ring3(self, cs: int, ss: int) -> None:
+        """From ring 0 to ring 3 by IRETQ, with these selectors, whose `descriptors` are in place. RSP and RIP are changed."""
+        frame = struct.pack("<5Q", LINEAR + _TARGET, cs, 2, 0, ss)
+        self._page[_STACK : _STACK + len(frame)] = frame
+        self._page[_CODE : _CODE + 2] = b"\x48\xcf"
+        self._cpu.set(reg.RSP, LINEAR + _STACK)
+        # One instruction, counted: what IRETQ returns to must not be executed.
+        ran = self._library.emu_start(self._cpu.handle, LINEAR + _CODE, abi.NOWHERE, 0, 1)
+        self._library.check(ran, "enter ring 3")
 
     def close(self) -> None:
         """Give the page back; the CPU must be closed already."""

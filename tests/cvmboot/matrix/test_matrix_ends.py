@@ -52,7 +52,7 @@ def _alive(pids: list[int]) -> list[int]:
 
 def _writes_to(pid: int, path: Path) -> bool:
     try:
-        return any(os.readlink(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
+        return any(str(entry.readlink()) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
 
