@@ -243,14 +243,23 @@ OPTIONS = (
         *("--gdb", "gdb", "Wait for GDB on 127.0.0.1:PORT before the first instruction; 0 takes a free port.", "PORT"),
         number("--gdb", 65535),
     ),
+    Option(
+        "--restore",
+        "restore",
+        "Go on from a snapshot (see cvmboot snapshot) instead of booting an image; options that make the machine are in it.",
+        "FILE",
+        Path,
+    ),
     Option("--debug", "debug", "Show tracebacks of internal errors."),
 )
 
 _BY_SPELLING = {option.spelling: option for option in OPTIONS}
 
 
-def read_quickly(words: Sequence[str]) -> tuple[Path, dict[str, Any]] | None:
+def read_quickly(words: Sequence[str]) -> tuple[Path | None, dict[str, Any]] | None:
     """The image and the RunOptions fields of a plain `run` command line; None if typer has to look at it.
+
+    With --restore there is no image.
 
     UsageError for a bad value.
     """
@@ -279,6 +288,8 @@ def read_quickly(words: Sequence[str]) -> tuple[Path, dict[str, Any]] | None:
             fields.setdefault(option.field, []).append(option.convert(value))
         else:
             fields[option.field] = option.convert(value)
+    if "restore" in fields and not images:
+        return None, fields
     return (Path(images[0]), fields) if len(images) == 1 and images[0] else None
 
 

@@ -2,8 +2,9 @@
 
 import mmap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
@@ -57,7 +58,16 @@ class Assembly:
         self.screen = screen
         self.network: Network | None = None
         self.snp = snp
+        self.image: bytes | memoryview = b""
+        """The file of the first image."""
         self._text = text
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "network": None}
+
+    def adapt(self, options: RunOptions) -> None:
+        """For a machine that is restored: there may be another terminal."""
+        self._text.adapt(ansi=options.ansi)
 
     def close(self) -> None:
         """Free the machine's memory and files."""
@@ -72,12 +82,12 @@ class Assembly:
         self.computer.close()
 
 
-def read_image(path: Path) -> "bytes | mmap.mmap":
+def read_image(path: Path) -> memoryview:
     """The file's bytes, mapped and not copied. CvmbootError if it cannot be read or is empty."""
     try:
         with path.open("rb") as file:
             try:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             except ValueError:
                 raise CvmbootError(f"{path}: the file is empty; give an EFI application (PE32+)") from None
     except OSError as error:
@@ -177,7 +187,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         from cvmboot.network import add_network
 
         assembly.network = add_network(assembly.board, options, media, assembly.firmware.warn)
-    data: bytes | memoryview = memoryview(read_image(image))
+    data = media.image(image, partial(read_image, image))
     name = REMOVABLE_PATH
     if data[:2] != b"MZ" and (disk := _disk(platform, image, options, media)) is not None:
         volume = disk
@@ -186,7 +196,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         volume = add_esp(platform, options.esp, media, write=options.esp_write)
         name = _name_on(options.esp, image) or REMOVABLE_PATH
     else:
-        volume = add_image_alone(platform, image, media)
+        volume = add_image_alone(platform, image, data, media)
     path = device_path.append(volume.path, device_path.join(nodes.file_path(name)))
     standard_globals(
         assembly.firmware.variables,
@@ -195,6 +205,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         error_out=platform.console_path,
         boot_option=load_option(image.name, path),
     )
+    assembly.image = data
     if assembly.snp is not None:
         assembly.snp.image_loaded(data)
     load_options = (options.args + "\0").encode("utf-16-le") if options.args else b""

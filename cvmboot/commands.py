@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cvmboot import attest, deploy_commands, image_commands, measure_command, platform_commands
-from cvmboot.arguments import OPTIONS, Option, fields_of
+from cvmboot import attest, deploy_commands, image_commands, measure_command, platform_commands, snapshot_commands
+from cvmboot.arguments import OPTIONS, fields_of
 from cvmboot.errors import UsageError
 from cvmboot.matrix.command import MATRIX_EXAMPLES, MATRIX_HELP, matrix
+from cvmboot.option_parameters import parameter
 
 RUN_HELP = """Boot an EFI application (PE32+ for x86-64). The terminal becomes its console.
 
@@ -28,6 +29,7 @@ EXAMPLES = """Examples:
   cvmboot run BOOTX64.EFI --esp ./esp --vars vars.bin --memory 4G
   cvmboot run --snp --platform ./chip tamago-sev-example.efi
   cvmboot run app.efi --args "-v one two" --trace calls.jsonl
+  cvmboot run --restore prompt.snap
 """
 
 app = typer.Typer(
@@ -39,18 +41,7 @@ app = typer.Typer(
 )
 
 
-def _parameter(option: Option) -> inspect.Parameter:
-    kind: Any = bool if option.convert is None else list[str] if option.many else str
-    info = typer.Option(
-        option.spelling, help=option.help, metavar=option.metavar or None, show_default=bool(option.default)
-    )
-    default: Any = False if option.convert is None else option.default or None
-    return inspect.Parameter(
-        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind | None, info]
-    )
-
-
-def _run(image: Path, **given: Any) -> None:
+def _run(image: Path | None = None, **given: Any) -> None:
     from cvmboot.run import run
 
     raise typer.Exit(run(image, fields_of(given)))
@@ -81,11 +72,13 @@ def _demo() -> None:
     raise typer.Exit(demo())
 
 
-_IMAGE = typer.Argument(help="The EFI application.", metavar="IMAGE", show_default=False)
+_IMAGE = typer.Argument(help="The EFI application; none with --restore.", metavar="[IMAGE]", show_default=False)
 _run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
-        inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Path, _IMAGE]),
-        *(_parameter(option) for option in OPTIONS),
+        inspect.Parameter(
+            "image", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[Path | None, _IMAGE]
+        ),
+        *(parameter(option) for option in OPTIONS),
     ]
 )
 _run.__annotations__ = {}
@@ -94,6 +87,7 @@ app.add_typer(platform_commands.app, name="platform")
 app.add_typer(measure_command.app, name="measure")
 app.add_typer(image_commands.app, name="image")
 app.add_typer(deploy_commands.app, name="deploy")
+app.add_typer(snapshot_commands.app, name="snapshot")
 for _command in (deploy_commands.status, deploy_commands.console, deploy_commands.destroy, deploy_commands.gc):
     app.command(_command.__name__, hidden=True)(_command)  # the short way to `deploy status` and the others
 app.command("matrix", help=MATRIX_HELP, epilog=MATRIX_EXAMPLES)(matrix)
@@ -129,7 +123,8 @@ def run_command_line(words: list[str]) -> int:
         # typer has click's exceptions in a package of its own; what they have in common is this method.
         if not hasattr(error, "format_message"):
             raise
-        named = words[:1] and words[0] in ("run", "attest", "platform", "measure", "image", "deploy", "matrix")
+        commands = ("run", "snapshot", "attest", "platform", "measure", "image", "deploy", "matrix")
+        named = words[:1] and words[0] in commands
         command = f"cvmboot {words[0]}" if named else "cvmboot"
         raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     return int(result or 0)

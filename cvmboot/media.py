@@ -1,8 +1,9 @@
-"""The disks of a run: opened once, so that what a guest has written is still there after a reset."""
+"""The image and the disks of a run: opened once, so that what a guest has written is still there after a reset."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from images.disk import Disk
@@ -16,9 +17,39 @@ class Media:
     def __init__(self) -> None:
         self._disks: dict[Path, Disk] = {}
         self._folders: dict[Path, MemoryFolder] = {}
+        self._images: dict[Path, bytes | memoryview] = {}
         self._capture: Capture | None = None
         self.mac: bytes | None = None
         """The network device's random address."""
+
+    def image(self, source: Path, read: "Callable[[], bytes | memoryview]") -> bytes | memoryview:
+        """The bytes of the image `source`, which `read` reads at the first request."""
+        data = self._images.get(source)
+        if data is None:
+            data = self._images[source] = read()
+        return data
+
+    def known_image(self, source: Path) -> bytes | memoryview | None:
+        """The bytes of the image `source` if they were read already."""
+        return self._images.get(source)
+
+    def freeze(self) -> dict[str, Any]:
+        """What a snapshot keeps: disks and volumes by name, with what the guest wrote."""
+        return {
+            "disks": {str(path): disk for path, disk in self._disks.items()},
+            "folders": {str(path): folder for path, folder in self._folders.items()},
+            "mac": self.mac,
+        }
+
+    def thaw(self, state: dict[str, Any]) -> None:
+        """Have what `freeze` gave."""
+        self._disks = {Path(path): disk for path, disk in state["disks"].items()}
+        self._folders = {Path(path): folder for path, folder in state["folders"].items()}
+        self.mac = state["mac"]
+
+    def disks(self) -> "dict[Path, Disk]":
+        """Every disk by the path that it came from."""
+        return dict(self._disks)
 
     def disk(self, source: Path, make: "Callable[[], Disk]") -> "Disk":
         """The disk behind `source`, which `make` opens at the first request."""
@@ -48,3 +79,8 @@ class Media:
             self._capture.close()
         self._disks.clear()
         self._folders.clear()
+        for data in self._images.values():
+            if isinstance(data, memoryview):
+                with contextlib.suppress(BufferError):
+                    data.release()  # whoever still holds it: the file goes with it
+        self._images.clear()

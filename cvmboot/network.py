@@ -132,6 +132,26 @@ def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Cal
             raise UsageError(f"{given[0]}: there is no network device; add --nic virtio")
         return None
     nic_name(nic)
+    backend = _backend(board.computer, options, media, warn)
+    try:
+        board.plug_nic(nic, backend, _mac(board.computer, options, media))
+    except MachineError as error:
+        backend.close()
+        raise CvmbootError(str(error)) from None
+    return Network(backend)
+
+
+def replug(board: "Board", options: "RunOptions", media: "Media", warn: Callable[[str], None]) -> Network:
+    """Plug the device of a restored machine into what the options ask for. UsageError, or CvmbootError if it cannot be had."""
+    if board.port is None:
+        raise UsageError("--net: the machine in the snapshot has no network device; give --nic when it is made")
+    backend = _backend(board.computer, options, media, warn)
+    board.port.replug(backend)
+    return Network(backend)
+
+
+def _backend(computer: "Computer", options: "RunOptions", media: "Media", warn: Callable[[str], None]) -> "Backend":
+    """The network that the options ask for, with all that is put before it."""
     forwards = [port_pair(pair) if isinstance(pair, str) else pair for pair in _listed(options.forward)]
     exposed = [port(number) if isinstance(number, str) else number for number in _listed(options.expose)]
     if forwards and options.net is not None and not str(options.net).startswith("user"):
@@ -142,16 +162,10 @@ def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Cal
     if exposed:
         net = "user:builtin"
     try:
-        backend = _open(board.computer, net, forwards, exposed, warn)
+        backend = _open(computer, net, forwards, exposed, warn)
     except MachineError as error:
         raise CvmbootError(f"--net {net}: {error}") from None
-    try:
-        backend = _wrap(board.computer, backend, options, media)
-        board.plug_nic(nic, backend, _mac(board.computer, options, media))
-    except MachineError as error:
-        backend.close()
-        raise CvmbootError(str(error)) from None
-    return Network(backend)
+    return _wrap(computer, backend, options, media)
 
 
 def _listed(value: Any) -> list[Any]:

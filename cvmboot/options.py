@@ -25,6 +25,7 @@ class RunOptions:
         self.screenshot: Path | None = None
         self.gdb: int | None = None
         self.debug: bool = False
+        self.restore: Path | None = None
         self.nic: str | None = None
         self.net: Any = None
         self.forward: list[tuple[int, int]] = []

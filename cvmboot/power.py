@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.assembly import Assembly, assemble, start
@@ -17,6 +18,7 @@ from uefi.firmware import Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cvmboot.snapshots.file import SnapshotFile
     from cvmboot.trace import Event, Tracer
     from cvmboot.trace_file import TraceFile
     from cvmboot.unikernel import UnikernelAssembly
@@ -46,8 +48,11 @@ class PoweredMachine:
         console: HostConsole,
         warn: Callable[[str], None],
         on_end: Callable[[], None],
+        snapshot: "SnapshotFile | None" = None,
     ) -> None:
+        """`snapshot`: where the machine goes on, instead of booting the image. It must stay open until `wait_until_on`."""
         self.image = image
+        self._snapshot = snapshot
         self.options = options
         self.console = console
         self.warn = warn
@@ -111,6 +116,23 @@ class PoweredMachine:
     def call(self, action: "Callable[[Assembly | UnikernelAssembly], None]") -> None:
         """Have the machine's thread call `action` soon; not at all if the machine is off."""
         self._post(action)
+
+    def at_rest(
+        self, action: "Callable[[Assembly | UnikernelAssembly, Media, RunOptions], None]", patience: float
+    ) -> None:
+        """Have the machine's thread call `action` where no service is half done, and wait for it; raises what it raises.
+
+        CvmbootError if the machine is off, or does not get to such a place within `patience` seconds.
+        """
+        from cvmboot.visit import Visit, pay
+
+        def begin(visit: Visit) -> None:
+            with self._lock:
+                assembly = self._assembly
+                if assembly is not None:
+                    assembly.computer.at_rest(partial(visit, assembly))
+
+        pay(begin, self._thread.is_alive, lambda assembly: action(assembly, self._media, self.options), patience)
 
     def stop(self, outcome: Outcome) -> None:
         """Switch off, with this outcome unless there is one already."""
@@ -186,11 +208,20 @@ class PoweredMachine:
                 return self._stopped
 
     def _is_elf(self) -> bool:
-        try:
+        def first_bytes() -> bytes:
             with self.image.open("rb") as file:
-                return file.read(4) == b"\x7fELF"
+                return file.read(4)
+
+        try:
+            known = self._media.known_image(self.image)
+            return bytes(known[:4] if known is not None else first_bytes()) == b"\x7fELF"
         except OSError:
             return False  # whoever reads it next says why
+
+    def _restore(self, snapshot: "SnapshotFile") -> "Assembly | UnikernelAssembly":
+        from cvmboot.snapshots.restore import restore
+
+        return restore(snapshot, self.options, self.console, self.warn, self._media)
 
     def _build(self) -> "Assembly | UnikernelAssembly":
         if self._is_elf():
@@ -200,12 +231,14 @@ class PoweredMachine:
         return assemble(self.options, self.console, self.warn, self._variables)
 
     def _run_once(self) -> Outcome:
-        assembly = self._build()
+        snapshot, self._snapshot = self._snapshot, None
+        assembly = self._build() if snapshot is None else self._restore(snapshot)
         try:
             assembly.computer.await_input = lambda: self._await_input(assembly)
             if isinstance(assembly, Assembly):
                 self._variables = assembly.firmware.variables
-                start(assembly, self.image, self.options, self._media)
+                if snapshot is None:
+                    start(assembly, self.image, self.options, self._media)
                 if self._tracer is not None:
                     self._tracer.attach(assembly)
             if self._gdb is not None:

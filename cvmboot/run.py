@@ -5,10 +5,11 @@ import select
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvmboot import status
 from cvmboot.cli import complain
+from cvmboot.errors import UsageError
 from cvmboot.options import RunOptions
 from cvmboot.output import Output
 from cvmboot.power import PoweredMachine
@@ -18,6 +19,9 @@ from cvmboot.typed_input import InputGate, TypedInput
 from machine.console import HostConsole
 from uefi.firmware import Outcome
 from uefi.status import status_name
+
+if TYPE_CHECKING:
+    from cvmboot.snapshots.file import SnapshotFile
 
 FLUSH_INTERVAL = 0.05
 """Seconds after which output of a guest that computes is seen."""
@@ -29,10 +33,25 @@ _STDIN, _STDOUT = 0, 1
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
-def run(image: Path, fields: dict[str, Any]) -> int:
-    """Boot `image` with these RunOptions fields; gives the exit status. CvmbootError for what a person can mend."""
+def run(image: Path | None, fields: dict[str, Any]) -> int:
+    """Boot `image`, or restore a snapshot, with these RunOptions fields; gives the exit status.
+
+    CvmbootError for what a person can mend.
+    """
     _open_closed_descriptors()
-    return Session(image, RunOptions(**fields)).run()
+    path = fields.pop("restore", None)
+    if path is None:
+        if image is None:
+            raise UsageError(
+                "what is to be booted? Give an IMAGE, or a snapshot with --restore; see cvmboot run --help"
+            )
+        return Session(image, RunOptions(**fields)).run()
+    if image is not None:
+        raise UsageError(f"{image}: the image is in the snapshot; leave it out, or leave out --restore")
+    from cvmboot.snapshots.snapshot import Snapshot
+
+    with Snapshot.open(path) as snapshot:
+        return Session(Path(snapshot.file.facts.name), snapshot.options(fields), snapshot.file).run()
 
 
 def _open_closed_descriptors() -> None:
@@ -47,7 +66,7 @@ def _open_closed_descriptors() -> None:
 class Session:
     """The main thread's side of a run: standard input, signals, time; the machine runs on a thread of its own."""
 
-    def __init__(self, image: Path, options: RunOptions) -> None:
+    def __init__(self, image: Path, options: RunOptions, snapshot: "SnapshotFile | None" = None) -> None:
         self._options = options
         self._terminal = Terminal(_STDIN) if os.isatty(_STDIN) else None
         if os.isatty(_STDOUT):
@@ -57,7 +76,7 @@ class Session:
         self._output.on_broken = lambda: self._stop(status.BROKEN_PIPE)
         self._signals = Signals()
         self._console = HostConsole(self._output.write)
-        self._machine = PoweredMachine(image, options, self._console, self._warn, self._machine_ended)
+        self._machine = PoweredMachine(image, options, self._console, self._warn, self._machine_ended, snapshot)
         self._keys = EscapeKeys()
         self._typed = TypedInput()
         self._gate: InputGate | None = None

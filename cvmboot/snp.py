@@ -73,6 +73,14 @@ class ImageDigest:
         self._done = threading.Event()
         self._abandoned = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"digest": self()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._digest = state["digest"]
+        self._done.set()
+
     def begin(self, data: bytes | memoryview, then: Callable[[], None]) -> None:
         """The image to be measured; `then` is what else can be prepared on the thread."""
 

@@ -24,13 +24,13 @@ _VOLUME_NODE = nodes.vendor_hardware(Guid.parse("6c1b6f2e-5f0e-4d5e-9c0a-7c766d6
 _DISK_NODES = (nodes.pci(3, 0), nodes.nvme(1))
 
 
-def add_image_alone(platform: Platform, image: Path, media: Media) -> Volume:
+def add_image_alone(platform: Platform, image: Path, data: bytes | memoryview, media: Media) -> Volume:
     """A volume in memory with nothing but the image in it, at the path of a removable medium."""
     from images.memory_folder import MemoryFolder
 
     def make() -> MemoryFolder:
         made = MemoryFolder()
-        made.put(REMOVABLE_PATH, image)
+        made.put(REMOVABLE_PATH, image, data)
         return made
 
     try:

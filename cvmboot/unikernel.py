@@ -3,8 +3,9 @@
 import importlib
 import mmap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
@@ -57,7 +58,12 @@ class UnikernelAssembly:
         self.board = board
         self.console = console
         self.symbols = symbols
+        self.image: bytes | memoryview = b""
+        """The program's file."""
         self.network: Network | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "network": None}
 
     def close(self) -> None:
         """Free the machine's memory and files."""
@@ -70,7 +76,7 @@ class UnikernelAssembly:
 class UnikernelSymbols:
     """Names for guest addresses, as `cvmboot.symbols.Symbols` gives them for EFI images."""
 
-    def __init__(self, name: str, program: ElfProgram, data: bytes) -> None:
+    def __init__(self, name: str, program: ElfProgram, data: bytes | memoryview) -> None:
         self._name = name
         self._program = program
         self._table = ElfSymbols(data)
@@ -146,10 +152,7 @@ def assemble(
         raise UsageError(
             f"--args: wanted at most {LONGEST_COMMAND_LINE} bytes, without NUL, for a kernel's command line"
         )
-    try:
-        data = image.read_bytes()
-    except OSError as error:
-        raise CvmbootError(f"{image}: {error.strerror or error}") from None
+    data = bytes(media.image(image, partial(_read, image)))
     program = _program(data, image, options.board)
     module, name = BOARDS[board_of(data, image, options.board)]
     try:
@@ -158,6 +161,7 @@ def assemble(
         raise CvmbootError(str(error)) from None
     board: Board = getattr(importlib.import_module(module), name)(computer, console, End(computer))
     assembly = UnikernelAssembly(computer, board, console, UnikernelSymbols(image.name, program, data))
+    assembly.image = data
     try:
         _load(computer, program, data, image)
         if program.pvh_entry is not None:
@@ -177,6 +181,13 @@ def assemble(
         assembly.close()
         raise
     return assembly
+
+
+def _read(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise CvmbootError(f"{image}: {error.strerror or error}") from None
 
 
 def _load(computer: Computer, program: ElfProgram, data: bytes, image: Path) -> None:

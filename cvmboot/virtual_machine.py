@@ -3,7 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pexpect.exceptions import EOF, TIMEOUT  # type: ignore[import-untyped]
 from pexpect.spawnbase import SpawnBase  # type: ignore[import-untyped]
@@ -16,6 +16,10 @@ from cvmboot.options import RunOptions
 from cvmboot.power import PoweredMachine
 from machine.console import HostConsole
 from uefi.firmware import Outcome
+
+if TYPE_CHECKING:
+    from cvmboot.snapshots.file import Progress
+    from cvmboot.snapshots.snapshot import Snapshot
 
 _CONVERTERS = {option.field: option.convert for option in OPTIONS if option.convert is not None}
 _INPUT_AHEAD = 1 << 16
@@ -33,17 +37,19 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
     `expect`, `expect_exact`, `before`, `after`, `match`, `read`, `readline`, `logfile` and so on are pexpect's own,
     with pexpect.EOF once the machine has ended, and pexpect.TIMEOUT. What is sent is typed on the console, LF as CR.
 
-    `image` is a path, or the bytes of an EFI application. Keyword arguments are the fields of RunOptions, values either
-    as there or as text in the command line's form; `trace` may also be True, which collects the events in `trace`.
+    `image` is a path, or the bytes of an EFI application. In its place `restore` may be a Snapshot, or the path of one: the
+    machine goes on where that was taken. Keyword arguments are the fields of RunOptions, values either as there or as text in
+    the command line's form; `trace` may also be True, which collects the events in `trace`.
     `timeout` is pexpect's: seconds that an expect waits (None for ever). `encoding=None` gives bytes instead of text.
 
-    Raises CvmbootError if the machine cannot be built or the image is refused.
+    Raises CvmbootError if the machine cannot be built, or the image or the snapshot is refused.
     """
 
     def __init__(
         self,
-        image: str | Path | bytes,
+        image: "str | Path | bytes | None" = None,
         *,
+        restore: "Snapshot | str | Path | None" = None,
         timeout: float | None = 30,
         maxread: int = 65536,
         searchwindowsize: int | None = None,
@@ -53,11 +59,13 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         trace: bool | str | Path | None = None,
         **options: Any,
     ) -> None:
+        if (image is None) == (restore is None):
+            raise TypeError("VirtualMachine takes an image to boot, or restore=, a snapshot to go on from")
         self._machine: PoweredMachine | None = None
         super().__init__(timeout, maxread, searchwindowsize, logfile, encoding, codec_errors)
         self.linesep = self.string_type() + (b"\r" if encoding is None else "\r")
         self.delayafterread = None
-        self.name = image if isinstance(image, str) else "image.efi" if isinstance(image, bytes) else str(image)
+        self.name = "image.efi" if isinstance(image, bytes) else str(image)
         self.trace: list[dict[str, Any]] = []
         """Events as `cvmboot.trace` describes them, with trace=True."""
         self.warnings: list[str] = []
@@ -65,28 +73,65 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         fields = {name: _converted(name, value) for name, value in options.items()}
         if trace and trace is not True:
             fields["trace"] = Path(trace)
-        self._options = RunOptions(**fields)
-        self._folder = tempfile.TemporaryDirectory(prefix="cvmboot-") if isinstance(image, bytes) else None
-        path = Path(self._folder.name) / "image.efi" if self._folder is not None else Path(image)  # type: ignore[arg-type]
-        if isinstance(image, bytes):
-            path.write_bytes(image)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._channel = ConsoleBuffer()
         self._console = HostConsole(self._channel.write)
-        machine = PoweredMachine(path, self._options, self._console, self.warnings.append, self._channel.end)
-        if trace is True:
-            machine.trace(self.trace.append)
+        snapshot = self._opened(restore)
         try:
-            machine.start()
-            self._machine = machine
-            self.closed = self.terminated = False
-            machine.wait_until_on()
-            if machine.error is not None:
-                raise machine.error
+            self._switch_on(image, fields, snapshot, collect=trace is True)
         except BaseException:
             self.close()
             raise
+        finally:
+            if snapshot is not None and snapshot is not restore:
+                snapshot.close()
+
+    @staticmethod
+    def _opened(restore: "Snapshot | str | Path | None") -> "Snapshot | None":
+        if restore is None:
+            return None
+        from cvmboot.snapshots.snapshot import Snapshot
+
+        return restore if isinstance(restore, Snapshot) else Snapshot.open(restore)
+
+    def _switch_on(
+        self, image: "str | Path | bytes | None", fields: dict[str, Any], snapshot: "Snapshot | None", *, collect: bool
+    ) -> None:
+        if snapshot is not None:
+            self._options = snapshot.options(fields)
+            self.name = snapshot.file.facts.name
+            path = Path(self.name)
+        else:
+            self._options = RunOptions(**fields)
+            path = Path(str(image))
+        if isinstance(image, bytes):
+            self._folder = tempfile.TemporaryDirectory(prefix="cvmboot-")
+            path = Path(self._folder.name) / "image.efi"
+            path.write_bytes(image)
+        file = snapshot.file if snapshot is not None else None
+        machine = PoweredMachine(path, self._options, self._console, self.warnings.append, self._channel.end, file)
+        if collect:
+            machine.trace(self.trace.append)
+        machine.start()
+        self._machine = machine
+        self.closed = self.terminated = False
+        machine.wait_until_on()
+        if machine.error is not None:
+            raise machine.error
 
     # -- the machine
+
+    def snapshot(self, path: "str | Path | None" = None, progress: "Progress | None" = None) -> "Snapshot":
+        """Freeze the machine as it is now; it goes on. The Snapshot makes clones, and is kept in memory, or in a file if named.
+
+        `progress(done, total)` is called while memory is written, in bytes. SnapshotError if the machine cannot be frozen or
+        the file not be written, CvmbootError if it is off.
+        """
+        from cvmboot.snapshots.snapshot import take
+
+        if self._machine is None:
+            raise CvmbootError("the machine is off")
+        return take(self._machine, None if path is None else Path(path), progress)
 
     @property
     def outcome(self) -> Outcome | None:

@@ -1,6 +1,7 @@
 """A disk image as a guest sees it: its blocks, its partitions, and which of them is the EFI system partition."""
 
 import os
+from typing import Any
 
 from images import eltorito, gpt, mbr
 from images.block import BlockDevice, BlockSizedDevice, FileDevice, OverlayDevice, SliceDevice
@@ -59,6 +60,10 @@ class Disk:
         self.mbr_signature = b""
         self.scheme = "none"
         self._read()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return {**state, "file": None}
 
     def esp(self) -> BlockDevice:
         """The EFI system partition: one so typed, else a FAT volume on the whole disk, else the first FAT partition.
@@ -146,18 +151,33 @@ def open_disk(path: str | os.PathLike[str], writable: bool = False, *, block_siz
     (the message names the format and the command that converts), ContainerError for a damaged one, ImageError if the
     file cannot be opened, PartitionError for a damaged GPT.
     """
+    file, device = open_device(path, writable, block_size=block_size)
+    try:
+        return Disk(device if writable else OverlayDevice(device), file)
+    except PartitionError as error:
+        file.close()
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
+    except BaseException:
+        file.close()
+        raise
+
+
+def open_device(
+    path: str | os.PathLike[str], writable: bool = False, *, block_size: int | None = None
+) -> tuple[FileDevice, BlockSizedDevice]:
+    """The file at `path` and the disk in it, as open_disk() takes and refuses them; nothing is read of the partitions."""
     file = FileDevice(path, writable=writable)
     name = os.fspath(path)
     try:
         device = _device_in(file, name)
         device.block_size = block_size or guess_block_size(device)
-        return Disk(device if writable else OverlayDevice(device), file)
     except (PartitionError, ContainerError, UnsupportedFormat) as error:
         file.close()
         raise type(error)(f"{name}: {error}") from error
     except BaseException:
         file.close()
         raise
+    return file, device
 
 
 def _device_in(file: FileDevice, name: str) -> BlockSizedDevice:

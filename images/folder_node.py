@@ -29,6 +29,7 @@ BLOCK_SIZE = 4096
 NODE_COST = 1024  # bytes of budget that a new entry counts for, so that empty files cannot fill the host's memory
 # A directory changed this recently may change again within one tick of its time stamp: do not trust the stamp yet.
 _RACY_NS = 50_000_000
+_OF_THE_HOST = frozenset(("host", "link", "_stamp"))
 
 _OS_ERRORS: dict[int | None, type[FileSystemError]] = {
     errno.ENOSPC: VolumeFull,
@@ -94,6 +95,21 @@ class FolderNode:
             folder.budget.take(NODE_COST)
             if not is_dir:
                 self._content = CowBytes(self._pread, 0, folder.budget)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All of a node that lives in memory; TypeError for one that stands for a file of the host."""
+        if self.host is not None:
+            raise TypeError(f"{self.host}: a file of the host is not part of a machine's state")
+        return {name: getattr(self, name) for name in self.__slots__ if name not in _OF_THE_HOST}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from images.memory_folder import MemoryFolder
+
+        if not isinstance(state["folder"], MemoryFolder) or any(name in state for name in _OF_THE_HOST):
+            raise ValueError("a file in memory belongs to a volume in memory")
+        self.host = self.link = self._stamp = None
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     # What the tree asks
 
@@ -270,6 +286,14 @@ class FolderNode:
         """Takes `node` as a child under its name."""
         self._children[node.name] = node
         self._folded.setdefault(fold(node.name), node.name)
+
+    def hold(self, name: str, read: Callable[[int, int], bytes], size: int, facts: os.stat_result) -> None:
+        """Takes a file whose first contents `read(offset, count)` gives, with the times of the host's file that it was."""
+        node = FolderNode(self.folder, self, name, None, False)
+        node._content = CowBytes(read, size, self.folder.budget)
+        node._times = [facts.st_mtime_ns] * 3
+        node._attributes = ARCHIVE if facts.st_mode & stat.S_IWUSR else ARCHIVE | READ_ONLY
+        self.adopt(node)
 
     def known_children(self) -> list["FolderNode"]:
         """The children seen so far; what is not among them is as it is on the host."""

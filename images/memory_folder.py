@@ -1,9 +1,11 @@
-"""A volume that lives in memory, with single host files put into it: what a guest sees of the host is what it was given."""
+"""A volume that lives in memory, with the contents of files put into it: what a guest sees of the host is what it was given."""
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from images.cow import Budget
 from images.errors import NotFound
@@ -28,13 +30,36 @@ class MemoryFolder(HostFolder):
         self._label = label
         self.root_node = FolderNode(self, None, "", None, True)
 
-    def put(self, path: str, host: str | os.PathLike[str]) -> None:
-        """Show the host's file `host` as `path` (backslashes), making directories. Raises NotFound if it is no file."""
-        real = os.path.realpath(host)
-        if not Path(real).is_file():
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.path, self.write_through = "", False  # it never touches the host, whoever says so
+
+    def put(self, path: str, host: str | os.PathLike[str], data: bytes | memoryview) -> None:
+        """Show `data`, read from the host's file `host`, as `path` (backslashes), with that file's time, making directories.
+
+        Raises NotFound if it is no file.
+        """
+        try:
+            facts = Path(host).stat()
+        except OSError:
+            facts = None
+        if facts is None or not stat.S_ISREG(facts.st_mode):
             raise NotFound(f"{host}: not a file that can be read")
         *parts, name = [part for part in path.split("\\") if part]
         node = self.root_node
         for part in parts:
             node = node.child(part) or node.create(part, DIRECTORY)
-        node.adopt(FolderNode(self, node, name, real, False))
+        node.hold(name, HeldBytes(data).read, len(data), facts)
+
+
+class HeldBytes:
+    """What a file of the volume holds before the guest writes to it."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = data
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes that are there."""
+        return bytes(self._data[offset : offset + count])

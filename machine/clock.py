@@ -30,10 +30,11 @@ _COMPACT_AT = 64
 class Timer:
     """A callback that is due at `deadline` (ns since power on); made by `Clock.call_at`."""
 
-    __slots__ = ("callback", "deadline")
+    __slots__ = ("callback", "deadline", "of_host")
 
-    def __init__(self, deadline: int, callback: Callable[[], None]) -> None:
+    def __init__(self, deadline: int, callback: Callable[[], None], of_host: bool = False) -> None:
         self.deadline = deadline
+        self.of_host = of_host
         self.callback: Callable[[], None] | None = callback
 
     @property
@@ -83,9 +84,12 @@ class Clock(ABC):
         """The first nanosecond since power on at which `tsc()` is at least `tsc`."""
         return -(-tsc * self._per // self._ticks)
 
-    def call_at(self, deadline: int, callback: Callable[[], None]) -> Timer:
-        """Call `callback` from `run_due` once `now()` has reached `deadline` (ns since power on; may be past)."""
-        timer = Timer(deadline, callback)
+    def call_at(self, deadline: int, callback: Callable[[], None], *, of_host: bool = False) -> Timer:
+        """Call `callback` from `run_due` once `now()` has reached `deadline` (ns since power on; may be past).
+
+        A timer `of_host` belongs to the host's side of a device, and is no part of the machine's state.
+        """
+        timer = Timer(deadline, callback, of_host)
         if len(self._heap) >= self._compact_at:  # a guest may set and cancel a far timer for ever
             self._heap[:] = [entry for entry in self._heap if entry[2].callback is not None]
             heapify(self._heap)
@@ -122,6 +126,10 @@ class Clock(ABC):
             if callback is not None:
                 timer.callback = None
                 callback()
+
+    def __getstate__(self) -> dict[str, Any]:
+        heap = sorted(entry for entry in self._heap if entry[2].callback is not None and not entry[2].of_host)
+        return {**self.__dict__, "_heap": heap, "on_earlier": nothing}
 
     @abstractmethod
     def save(self) -> dict[str, Any]:
@@ -165,6 +173,17 @@ class RealClock(Clock):
         self._start = perf_counter_ns() - state["now"]
         self._epoch = time_ns() - state["now"]
         self.adjustment = state.get("adjustment", 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "now": self.now()}
+        del state["_start"], state["_epoch"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        now = state.pop("now")
+        self.__dict__.update(state)
+        self._start = perf_counter_ns() - now
+        self._epoch = time_ns() - now
 
 
 class VirtualClock(Clock):

@@ -84,15 +84,21 @@ class Computer:
             self.idle.spun = self._spun
         self._began = 0
         self._end_of_turn: int | None = None
+        self._random = random.Random(0x6376_6D62) if self.virtual else None
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._connect(UnicornEngine(self.memory, self, cpus))
+        self.bus.on_window = self._open_window
+
+    def _connect(self, engine: Engine) -> None:
+        """All that belongs to the host, and is made anew for a machine that is restored: engine, threads, what they share."""
+        self.engine = engine
         self.debugger: Debugger | None = None
         self._abandoned = False
-        self._random = random.Random(0x6376_6D62) if self.virtual else None
         self._posted: deque[Callable[[], None]] = deque()
+        self._at_rest: deque[Callable[[], None]] = deque()
         self._attention = False
         self._wake = threading.Condition()
         self._end: Any = None
-        self.engine: Engine = UnicornEngine(self.memory, self, cpus)
-        self.bus.on_window = self._open_window
         self._alarm = Alarm(self._on_alarm)
         if not self.virtual:
             self.clock.on_earlier = self._earlier
@@ -113,6 +119,43 @@ class Computer:
         interrupts.wake = self._interrupted
         interrupts.on_init = self._on_init
         interrupts.on_startup = self._on_startup
+
+    # -- snapshots
+
+    _OF_THE_HOST = frozenset(
+        (
+            *("memory", "engine", "debugger", "await_input"),
+            *("_abandoned", "_posted", "_at_rest", "_attention", "_wake", "_end", "_alarm"),
+            *("port_read", "port_write", "mmio_read", "mmio_write"),
+        )
+    )
+    """Attributes that a machine which is restored gets anew."""
+
+    def freeze(self) -> dict[str, Any]:
+        """What the computer is besides its memory: CPUs as plain data, and the objects that devices and others have registered.
+
+        From an action of `at_rest`.
+        """
+        state = {name: value for name, value in self.__dict__.items() if name not in self._OF_THE_HOST}
+        state["cpus"] = [cpu.freeze() for cpu in self.engine.cpus]
+        return state
+
+    @classmethod
+    def restored(cls, memory: PhysicalMemory, cpus: int) -> "Computer":
+        """A computer that `thaw` is still to make one: objects that belong to it can refer to it and to its CPUs meanwhile."""
+        computer = cls.__new__(cls)
+        computer.memory = memory
+        computer.engine = UnicornEngine(memory, computer, cpus)
+        return computer
+
+    def thaw(self, state: dict[str, Any]) -> None:
+        """Become what `freeze` gave, over memory that holds the same. EngineError for CPUs that the engine cannot have."""
+        cpus = state.pop("cpus")
+        self.__dict__.update(state)
+        self.await_input = never
+        self._connect(self.engine)
+        for cpu, saved in zip(self.engine.cpus, cpus, strict=True):
+            cpu.thaw(saved)
 
     # -- machine.engine.base.Handlers
 
@@ -220,6 +263,11 @@ class Computer:
     def post(self, action: Callable[[], None]) -> None:
         """Have the engine thread call `action` between two blocks of guest code, soon."""
         self._posted.append(action)
+        self.interrupt()
+
+    def at_rest(self, action: Callable[[], None]) -> None:
+        """Have the engine thread call `action` soon where all CPUs are between two instructions, and no trap is being handled."""
+        self._at_rest.append(action)
         self.interrupt()
 
     def interrupt(self) -> None:
@@ -350,9 +398,16 @@ class Computer:
         self._take_posted()
         self.clock.run_due()
 
+    def defer(self, action: Callable[[], None]) -> None:
+        """For devices and firmware: `action` is called between two blocks of guest code. Unlike what is posted it is state."""
+        self._deferred.append(action)
+        self.interrupt()
+
     def _take_posted(self) -> None:
         if self._attention:
             self._attention = False
+            for _ in range(len(self._deferred)):
+                self._deferred.popleft()()
             while self._posted:
                 self._posted.popleft()()
 
@@ -364,7 +419,8 @@ class Computer:
         return LinearMemory(self.memory, cpu, mode, self.encryption_mask)
 
     def _paused(self) -> bool:
-        return self.debugger is not None and self.debugger.paused
+        """Whether guest code is to be left alone for now."""
+        return bool(self._at_rest) or (self.debugger is not None and self.debugger.paused)
 
     def _rest(self, debugger: Debugger, cpu: Cpu) -> None:
         """Sleep while a debugger looks at the machine, until something is posted."""
@@ -411,6 +467,8 @@ class Computer:
         try:
             while self._end is None:
                 self._take_posted()
+                while self._at_rest:
+                    self._at_rest.popleft()()
                 debugger = self.debugger
                 if debugger is not None and debugger.paused:
                     self._resume_halts()
@@ -581,6 +639,11 @@ class Computer:
                 cpu = self.engine.cpus[index]
                 cpu.set(reg.RIP, cpu.get(reg.RIP) - 1)
                 self.turns.wake(index)
+
+    def abandon(self) -> None:
+        """`close` for one that was never made whole by `thaw`."""
+        self.engine.close()
+        self.memory.close()
 
     def close(self) -> None:
         """Free the engine and the RAM. The machine cannot be used afterwards."""

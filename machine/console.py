@@ -7,6 +7,7 @@ lost and nothing is typed twice. `feed` may be called from any thread, everythin
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 _CHUNK = 4096
 _DELAY = 0.01
@@ -31,6 +32,15 @@ class HostConsole:
     def feed(self, data: bytes) -> None:
         """Queue input. The machine's `interrupt` is to be called by whoever feeds a running machine."""
         self._input.extend(data)
+
+    def save(self) -> dict[str, Any]:
+        """Plain data: input that the guest has not taken yet. Output is to be flushed before."""
+        return {"input": bytes(self._input), "looks": self._looks}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave, before anything that was fed already."""
+        self._input.extendleft(reversed(state["input"]))
+        self._looks = state["looks"]
 
     def pending(self) -> bool:
         """Whether there is input. A look of the guest's, as far as the gate is concerned."""

@@ -1,7 +1,8 @@
 """Guest RAM: one memfd, seen at physical addresses below and above the hole under 4 GiB.
 
 Low RAM ends at 3 GiB at the latest; what does not fit starts at 4 GiB, as on a PC with a PCI hole. The host reads and
-writes in place: no copy is ever made for a guest's sake.
+writes in place: no copy is ever made for a guest's sake. The RAM of a restored machine is a private mapping of its snapshot:
+the kernel copies a page when somebody writes to it.
 """
 
 import contextlib
@@ -9,8 +10,9 @@ import ctypes
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from machine import private_pages
 from machine.callbacks import nothing
 from machine.errors import BadAddress, MachineError
 
@@ -34,21 +36,32 @@ class PhysicalMemory:
     `on_code_write(first, size)` so that an engine drops what it translated.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, source: tuple[int, int] | None = None) -> None:
+        """`source`: a descriptor, which stays the caller's, and a multiple of the page size: what RAM holds at first is there in
+        the file, which must stay as it is and be long enough.
+        """
         if not MINIMUM <= size <= MAXIMUM or size % (2 << 20):
             raise MachineError(f"RAM of {size:#x} bytes: wanted a multiple of 2 MiB from 64 MiB to 1 TiB")
         self.size = size
         self.low_size = min(size, HOLE_START)
         self.high_size = size - self.low_size
         self.end = HIGH_START + self.high_size if self.high_size else self.low_size
-        descriptor = os.memfd_create("cvmboot-ram", os.MFD_CLOEXEC)
+        self._private = source is not None
+        self._descriptor = -1
         try:
-            os.ftruncate(descriptor, size)
-            self._map = mmap.mmap(descriptor, size, mmap.MAP_SHARED | getattr(mmap, "MAP_NORESERVE", 0x4000))
+            if source is not None:
+                self._descriptor, self._start = os.dup(source[0]), source[1]
+                kind = mmap.MAP_PRIVATE
+            else:
+                self._descriptor, self._start = os.memfd_create("cvmboot-ram", os.MFD_CLOEXEC), 0
+                os.ftruncate(self._descriptor, size)
+                kind = mmap.MAP_SHARED
+            kind |= getattr(mmap, "MAP_NORESERVE", 0x4000)
+            self._map = mmap.mmap(self._descriptor, size, kind, offset=self._start)
         except (OSError, ValueError, OverflowError) as error:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
             raise MachineError(f"cannot map {size >> 20} MiB of guest RAM: {error}; try a smaller --memory") from None
-        finally:
-            os.close(descriptor)
         self.view = memoryview(self._map)
         self.host_address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.code_pages: set[int] = set()
@@ -88,7 +101,7 @@ class PhysicalMemory:
         start = self.offset(address, size)
         if not value and size >= _WORTH_DISCARDING:
             first, last = -(-start // PAGE) * PAGE, (start + size) // PAGE * PAGE
-            self._map.madvise(mmap.MADV_REMOVE, first, last - first)
+            self._forget(first, last - first)
             self.view[start:first] = bytes(first - start)
             self.view[last : start + size] = bytes(start + size - last)
         else:
@@ -103,12 +116,29 @@ class PhysicalMemory:
         start = self.offset(address, size)
         if start % PAGE or size % PAGE:
             raise MachineError(f"discard of {address:#x} (+{size:#x}): wanted whole pages")
-        self._map.madvise(mmap.MADV_REMOVE, start, size)
+        self._forget(start, size)
         self.wrote(address, size)
+
+    def _forget(self, start: int, size: int) -> None:
+        """Whole pages from offset `start` become zeros, and take no memory any more."""
+        if not self._private:
+            self._map.madvise(mmap.MADV_REMOVE, start, size)
+        elif not private_pages.replace_by_zeros(self.host_address + start, size):
+            for at in range(start, start + size, 1 << 20):
+                n = min(1 << 20, start + size - at)
+                self.view[at : at + n] = bytes(n)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """(offset in `view`, size), in order, of all pages that may hold anything but zeros."""
+        found = private_pages.data_in_file(self._descriptor, self._start, self.size)
+        if not self._private:
+            return found
+        return private_pages.merged([*found, *private_pages.written(self.host_address, self.size)])
 
     def close(self) -> None:
         """Give the RAM back to the host, at once and whoever still holds a view of it. It cannot be used afterwards."""
-        self._map.madvise(mmap.MADV_REMOVE, 0, self.size)
+        self._map.madvise(mmap.MADV_DONTNEED if self._private else mmap.MADV_REMOVE, 0, self.size)
+        os.close(self._descriptor)
         self.view.release()
         with contextlib.suppress(BufferError):  # a window is still held: the address range goes with it
             self._map.close()

@@ -70,6 +70,14 @@ class Calls:
         self._park_slot = firmware.pool(16)
         firmware.memory.write_u64(self._park_slot, self._park)
 
+    @property
+    def busy_with(self) -> str | None:
+        """A service in several steps that is half done: its name. None if all that is in progress is plain data."""
+        for record in self.stack:
+            if record.steps is not None:
+                return record.service.name if record.service is not None else "a service"
+        return None
+
     def register(self, kind: str, resume: Resume) -> None:
         """Name who goes on when a record of `kind` is on top and the call that it waits for has come back."""
         self._resume[kind] = resume
@@ -252,4 +260,4 @@ class Calls:
         # RIP cannot be written inside a trap: park the CPU, leave the engine, then put everything back.
         cpu.set(reg.RSP, self._park_slot)
         context = record.state["context"]
-        self._firmware.computer.post(partial(cpu.load, context))
+        self._firmware.computer.defer(partial(cpu.load, context))

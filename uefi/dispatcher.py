@@ -48,12 +48,13 @@ class Service:
     """What a stub's number stands for."""
 
     __slots__ = (
-        *("count", "handler", "masks", "name", "narrow", "owner"),
+        *("count", "handler", "masks", "name", "narrow", "offset", "owner"),
         *("pointers", "polls", "runtime", "signature", "table"),
     )
 
     def __init__(self, table: "type[Interface]", slot: "Slot", owner: "Interface | None", runtime: bool) -> None:
         self.table = table
+        self.offset = slot.offset
         self.owner = owner if slot.signature.static else None
         self.name = slot.name
         self.polls = slot.name in POLLS
@@ -65,6 +66,13 @@ class Service:
         first = 0 if slot.signature.static else 1
         self.pointers = tuple(first + n for n, kind in enumerate(slot.signature.kinds) if kind == "guid")
         self.runtime = runtime
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"table": self.table, "offset": self.offset, "owner": self.owner, "runtime": self.runtime}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        slot = next(slot for slot in state["table"].SLOTS if slot.offset == state["offset"])
+        self.__init__(state["table"], slot, state["owner"], state["runtime"])  # type: ignore[misc]
 
 
 Observer = Callable[[Cpu, Service, list[Any], int], None]
@@ -91,6 +99,9 @@ class Dispatcher:
         self.last: list[tuple[Service, list[Any], int]] = []
         bus = firmware.computer.bus
         bus.add_ports(SERVICE_PORT, 1, zero, self._trap)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "before": None, "after": None}  # a trace is the host's
 
     def stub(self, owner: "Interface", slot: "Slot") -> int:
         """The address of the stub for a slot of `owner`'s class of tables, made at the first request.

@@ -117,6 +117,9 @@ class Firmware:
         computer.bus.add_ports(INTERRUPT_PORT, 1, zero, self._stray_interrupt)
         self.memory_map.on_change = self._map_changed
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "trace_notify": None, "note": nothing}  # a trace is the host's
+
     # -- memory
 
     def _describe_ram(self) -> None:

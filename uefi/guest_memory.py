@@ -1,6 +1,7 @@
 """Guest memory as services see it through the pointers that guests pass."""
 
 import struct
+from typing import Any
 
 from machine.errors import BadAddress
 from machine.linear import LinearMemory
@@ -24,6 +25,13 @@ class GuestMemory:
         self._view = memory.view
         self._low = memory.low_size
         self.linear: LinearMemory | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"memory": self._memory, "linear": self.linear}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["memory"])  # type: ignore[misc]
+        self.linear = state["linear"]
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`."""

@@ -1,6 +1,6 @@
 """Images in guest memory: the files that LoadImage has loaded, and the protocols that tell of them."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loader import pe
 from loader.errors import LoaderError
@@ -25,14 +25,14 @@ class Image:
     """One loaded image. `name` is for people; `data` stays for crash reports, which look symbols up in it."""
 
     __slots__ = (
-        *("base", "data", "denied", "entry", "exit_data", "exit_size", "file_path", "handle"),
-        *("loaded_image", "name", "pages", "path", "pe", "started", "subsystem"),
+        *("_pe", "base", "data", "denied", "entry", "exit_data", "exit_size", "file_path", "handle"),
+        *("loaded_image", "name", "pages", "path", "started", "subsystem"),
     )
 
     def __init__(self, name: str, data: "bytes | memoryview", image: pe.PeImage | None) -> None:
         self.name = name
         self.data = data
-        self.pe = image
+        self._pe = image
         self.handle = 0
         self.base = 0
         self.pages = 0
@@ -45,6 +45,17 @@ class Image:
         self.loaded_image = 0
         self.path = 0
         self.file_path = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return {**state, "_pe": None}
+
+    @property
+    def pe(self) -> pe.PeImage | None:
+        """The file's headers, None for the firmware itself. Read again when somebody asks behind a restored snapshot."""
+        if self._pe is None and self.data:
+            self._pe = pe.parse(self.data)
+        return self._pe
 
     @property
     def is_application(self) -> bool:

@@ -94,7 +94,9 @@ class Platform:
 
     def _make(self, module: str, name: str, *arguments: Any) -> Interface:
         """An object of a class in `uefi.protocols`, whose module is imported only now."""
-        made: Interface = getattr(import_module(f"uefi.protocols.{module}"), name)(self.firmware, *arguments)
+        kind = getattr(import_module(f"uefi.protocols.{module}"), name)
+        assert issubclass(kind, Interface)
+        made: Interface = kind(self.firmware, *arguments)
         return made
 
     def _make_hii(self, module: str, name: str) -> Interface:

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from struct import pack_into
+from typing import Any
 from weakref import ref
 
 from images.block import BlockDevice
@@ -38,6 +39,19 @@ class FatVolume:
         # Directories in use are found again through their entries' weak references; the latest few stay in memory.
         self._open: dict[int, ref[Directory]] = {}
         self._recent: dict[int, Directory] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        held = [known() for known in self._open.values()]
+        return {
+            **self.__dict__,
+            "_open": [each for each in held if each is not None],
+            "_recent": [*self._recent.values()],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open = {id(each.owner): ref(each) for each in state["_open"]}
+        self._recent = {id(each.owner): each for each in state["_recent"]}
 
     @property
     def fat_type(self) -> int:

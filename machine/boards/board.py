@@ -41,6 +41,8 @@ class Board:
         self.computer = computer
         self.console = console
         self.nic: Nic | None = None
+        self.port: NetworkPort | None = None
+        """What the network device is plugged into."""
         bus = computer.bus
         computer.on_idle = console.flush
         computer.input_waiting = console.pending
@@ -79,8 +81,8 @@ class Board:
         from machine.devices.virtio.net import VirtioNet
         from machine.net.port import NetworkPort
 
-        port = NetworkPort(backend, self.computer.idle.effect)
-        net = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.post, long_header=long_header)
+        port = self.port = NetworkPort(backend, self.computer.idle.effect)
+        net = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.defer, long_header=long_header)
         device = VirtioMmio(net, line)
         self.computer.idle.polled = device.is_polled
         return device

@@ -75,7 +75,7 @@ class PcBoard(Board):
         from machine.net.port import NetworkPort
         from machine.pci import resources
 
-        port = NetworkPort(backend, self.computer.idle.effect)
+        port = self.port = NetworkPort(backend, self.computer.idle.effect)
         device: VirtioPci | Gvnic
         device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
         self.pci.add(device, NIC_SLOT)
@@ -87,7 +87,7 @@ class PcBoard(Board):
         from machine.devices.virtio.net import VirtioNet
 
         device = VirtioNet(
-            self.computer.dma(kind), port, mac, defer=self.computer.post, strict=kind.endswith(":strict")
+            self.computer.dma(kind), port, mac, defer=self.computer.defer, strict=kind.endswith(":strict")
         )
         if kind == "virtio-legacy":
             from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport
@@ -106,7 +106,7 @@ class PcBoard(Board):
             port,
             mac,
             self._deliver_message,
-            defer=computer.post,
+            defer=computer.defer,
             clock=computer.clock,
             revision=revision,
             formats=formats,

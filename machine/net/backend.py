@@ -55,6 +55,17 @@ class Backend(ABC):
             self.on_link(up)
 
 
+class Unplugged(Backend):
+    """What a restored machine finds until it is plugged in again: frames are lost, and the link is as it was."""
+
+    def __init__(self, link: bool) -> None:
+        super().__init__()
+        self.link = link
+
+    def send(self, frame: bytes) -> None:
+        """Lose the frame."""
+
+
 class NoNetwork(Backend):
     """A cable that is plugged into nothing: frames are lost, and the link is down."""
 

@@ -63,7 +63,7 @@ class DnsRelay:
             reply(refusal(message))
             return
         descriptor = server.fileno()
-        timer = self._clock.call_at(self._clock.now() + TIMEOUT, lambda: self._forget(descriptor))
+        timer = self._clock.call_at(self._clock.now() + TIMEOUT, lambda: self._forget(descriptor), of_host=True)
         self._pending[descriptor] = _Pending(server, reply, timer)
         self._poller.watch(descriptor, READABLE, lambda: self._answered(descriptor, message))
 

@@ -134,7 +134,7 @@ class Bridge:
             return
         if timer is not None:
             timer.cancel()
-        self._timer = self._clock.call_at(deadline, self._due)
+        self._timer = self._clock.call_at(deadline, self._due, of_host=True)
 
     def _due(self) -> None:
         self.tcp.timer()

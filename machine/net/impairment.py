@@ -31,7 +31,7 @@ class _Lane:
 
     def _arm(self) -> None:
         if self._frames and (self._timer is None or not self._timer.active):
-            self._timer = self._clock.call_at(self._frames[0][0], self._due)
+            self._timer = self._clock.call_at(self._frames[0][0], self._due, of_host=True)
 
     def _due(self) -> None:
         now = self._clock.now()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from machine.callbacks import nothing
-from machine.net.backend import MAXIMUM_FRAME, MINIMUM_FRAME, Backend
+from machine.net.backend import MAXIMUM_FRAME, MINIMUM_FRAME, Backend, Unplugged
 
 MAXIMUM_WAITING = 1024
 """Frames that wait for a guest that gives no buffers; what comes then is lost."""
@@ -45,8 +45,27 @@ class NetworkPort:
         self.on_frames: Callable[[], None] = nothing
         self.on_link: Callable[[bool], None] = nothing
         self._borrower: Borrower | None = None
+        self._connect(backend)
+
+    def _connect(self, backend: Backend) -> None:
         backend.on_receive = self._received
         backend.on_link = self._link_changed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backend": None, "link": self.link}  # the back end is the host's
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        link = state.pop("link")
+        self.__dict__.update(state)
+        self._backend = Unplugged(link)
+
+    def replug(self, backend: Backend) -> None:
+        """Put the plug into another back end, as when a machine is restored; its driver hears of it if the link changes."""
+        before = self.link
+        self._backend = backend
+        self._connect(backend)
+        if backend.link != before:
+            self._link_changed(backend.link)
 
     @property
     def link(self) -> bool:

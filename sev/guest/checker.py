@@ -31,6 +31,12 @@ class Kind:
         self.name = name
         self.text = text
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kind) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 PRIVATE_AS_SHARED = Kind("private-as-shared", "used as shared (C-bit 0), but never converted")
 SHARED_AS_PRIVATE = Kind("shared-as-private", "used as private (C-bit 1), but shared")

@@ -36,6 +36,13 @@ class Rmp:
         # For each page 16 bits: permissions of VMPL1 to 3, four bits each, then VMSA. Made by the first RMPADJUST.
         self._rights = memoryview(b"").cast("H")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rights": self._rights.tobytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._rights = memoryview(bytearray(state["_rights"])).cast("H")
+
     def state(self, frame: int) -> int:
         """The state of a page; DEVICE beyond RAM."""
         return self.states[frame] if 0 <= frame < len(self.states) else DEVICE

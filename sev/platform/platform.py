@@ -12,6 +12,7 @@ All keys of the chip come from one secret of 32 bytes, so that every TCB has its
 its certificate authority take seconds to make: `new(..., with_certificates=False)` leaves them until a certificate is wanted.
 """
 
+import hashlib
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -127,6 +128,12 @@ class Platform:
     def chip_id(self) -> bytes:
         """CHIP_ID of a report: HWID and zeros, 64 bytes."""
         return self.settings.hwid.ljust(64, b"\0")
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this platform, with its present settings, from all others: SHA-256 in hexadecimal."""
+        text = json.dumps(self.settings.to_json(), sort_keys=True).encode()
+        return hashlib.sha256(b"cvmboot platform\0" + text + b"\0" + self._secret).hexdigest()
 
     @property
     def default_key(self) -> str:

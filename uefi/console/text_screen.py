@@ -68,6 +68,11 @@ class TextScreen:
         self.attribute = DEFAULT_ATTRIBUTE
         self.cursor_visible = True
 
+    def adapt(self, *, ansi: bool) -> None:
+        """Another terminal, or a pipe, is behind the sink now; modes stay as the guest knows them."""
+        self._ansi = ansi
+        self._at_origin = False
+
     def output(self, text: str) -> bool:
         """Print CHAR16 text as 12.4.3 says: CR, LF and BS move, the end of a line wraps, the last line scrolls.
 

@@ -1,5 +1,7 @@
 """A linear framebuffer in guest RAM and the modes that it can take (UEFI 2.10, 12.9)."""
 
+from typing import Any
+
 BYTES_PER_PIXEL = 4
 """PixelBlueGreenRedReserved8BitPerColor: blue in the lowest byte."""
 
@@ -28,6 +30,10 @@ class Framebuffer:
         self.modes = modes
         self.mode = mode
         self.width, self.height = modes[mode]
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("base", "height", "mode", "modes", "width")
+        return {name: getattr(self, name) for name in kept}  # the pixels are guest RAM: who restores it says where
 
     @property
     def pitch(self) -> int:

@@ -57,6 +57,9 @@ class VariableStore:
         self._take({each.key: each for each in variables})
         self._start()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_persist": None}
+
     def reset(self) -> None:
         """The machine was reset: volatile variables vanish, boot time begins again."""
         self._start()
