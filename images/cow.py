@@ -43,6 +43,15 @@ class CowBytes:
         self._chunks: dict[int, bytes | bytearray] = {}
         self.size = base_size
 
+    def __getstate__(self) -> dict[str, Any]:
+        chunks = {index: None if chunk is _ZERO else chunk for index, chunk in self._chunks.items()}
+        return {**{name: getattr(self, name) for name in self.__slots__}, "_chunks": chunks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in self.__slots__:
+            setattr(self, name, state[name])
+        self._chunks = {index: _ZERO if chunk is None else chunk for index, chunk in state["_chunks"].items()}
+
     def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset`, fewer only at the end."""
         count = min(count, self.size - offset)

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable
 
+from machine.callbacks import nothing
 from machine.cpu import Cpu
 from machine.errors import BusConflict
 from machine.memory import HIGH_START, PAGE
@@ -24,7 +25,7 @@ class Bus:
         self._starts: list[int] = []
         self._regions: list[tuple[int, int, Read, Write]] = []
         self._windows: list[range] = []
-        self.on_window: Callable[[int, int], None] = lambda base, size: None
+        self.on_window: Callable[[int, int], None] = nothing
 
     def add_ports(self, first: int, count: int, read: Read, write: Write) -> None:
         """Give ports `first` to `first + count - 1` to a device; offsets are relative to `first`. BusConflict if taken."""
@@ -54,6 +55,11 @@ class Bus:
             raise BusConflict(f"addresses {base:#x}+{size:#x} are in a window already")
         self.on_window(base, size)
         self._windows.append(range(base, base + size))
+
+    def reopen_windows(self) -> None:
+        """Call `on_window` for each window that is open: there is another engine."""
+        for window in self._windows:
+            self.on_window(window.start, len(window))
 
     def add_mmio(self, base: int, size: int, read: Read, write: Write) -> None:
         """Give physical addresses `base` to `base + size - 1` to a device. BusConflict if they overlap another's."""

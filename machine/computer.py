@@ -154,6 +154,7 @@ class Computer:
         self.__dict__.update(state)
         self.await_input = never
         self._connect(self.engine)
+        self.bus.reopen_windows()
         for cpu, saved in zip(self.engine.cpus, cpus, strict=True):
             cpu.thaw(saved)
 
@@ -525,7 +526,7 @@ class Computer:
         for index in turns.order():
             cpu = cpus[index]
             state = turns.states[index]
-            if state is not RUNNING:
+            if state != RUNNING:
                 if state != HALTED or not self._wakes(cpu):
                     continue
                 turns.wake(index)

@@ -64,10 +64,10 @@ class CloudHypervisorBoard(Board):
         from machine.devices.virtio.pci_modern import VirtioPciModern
         from machine.net.port import NetworkPort
 
-        port = NetworkPort(backend, computer.idle.effect)
+        port = self.port = NetworkPort(backend, computer.idle.effect)
         # As with Firecracker, headers have 12 bytes whatever was negotiated; the command register's bus master bit, which
         # TamaGo leaves clear, holds nothing back either.
-        net = VirtioNet(computer.dma(kind), port, mac, defer=computer.post, long_header=True)
+        net = VirtioNet(computer.dma(kind), port, mac, defer=computer.defer, long_header=True)
         device = VirtioPciModern(net, self._deliver_message, wide=True, always_master=True)
         self.pci.add(device, NIC_SLOT)
         for index, address in ((0, DEVICE_WINDOW), (2, NIC_MESSAGES)):
