@@ -6,7 +6,8 @@ The keys of the dictionary, all numbers unsigned:
 * `segments`: for each of `SEGMENTS` (selector, base, limit, attributes), with the hidden parts; attributes are bits 40 to 55
   of a descriptor without the limit's upper four (AMD64 APM volume 2, 4.7): type, S, DPL, P, then AVL, L, D, G
 * `gdtr`, `idtr`: (base, limit); `ldtr`, `tr`: (selector, base, limit, attributes)
-* `msrs`: (index, value) of those that `machine.msr` leaves to the engine, and EFER
+* `msrs`: (index, value) of those that `machine.msr` leaves to the engine, and EFER, whose LMA may be missing: it follows from LME
+  and CR0.PG
 * `fxsave`: x87, MXCSR and XMM registers as FXSAVE64 stores them, 512 bytes (APM volume 5, FXSAVE); `ymm`: the upper halves of
   YMM0 to YMM15, 256 bytes, or none where the engine has no AVX
 """

@@ -18,7 +18,7 @@ from machine.cpu_state import (
 )
 from machine.engine import unicorn_abi as abi
 from machine.errors import EngineError
-from machine.paging import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA
+from machine.paging import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 
 if TYPE_CHECKING:
     from machine.engine.unicorn_cpu import UnicornCpu
@@ -63,7 +63,7 @@ def thaw(cpu: "UnicornCpu", state: dict[str, Any]) -> None:
         raise EngineError("the guest uses AVX, which the Unicorn engine does not have; use --engine kvm")
     cr0, cr2, cr3, cr4, cr8 = state["control"]
     msrs = dict(state["msrs"])
-    long_mode = bool(msrs[_EFER] & EFER_LMA)
+    long_mode = bool(msrs[_EFER] & (EFER_LME | EFER_LMA) and cr0 & CR0_PG)
     if not cr0 & CR0_PE:
         raise EngineError("the guest is in real mode, which the Unicorn engine cannot enter anew")
     if not long_mode:
@@ -135,7 +135,7 @@ def _system_segment(cpu: "UnicornCpu", number: int, attributes: int) -> Segment:
 
 def _xcr0(cpu: "UnicornCpu") -> int:
     """XCR0, which only an instruction of the guest's can read."""
-    if not cpu.get(reg.CR4) & _CR4_OSXSAVE or not cpu.read_msr(_EFER) & EFER_LMA:
+    if not cpu.get(reg.CR4) & _CR4_OSXSAVE or not cpu.get(reg.CR0) & CR0_PG:
         return 1
     registers = (reg.RAX, reg.RCX, reg.RDX, reg.RIP)
     kept = [cpu.get(register) for register in registers]
