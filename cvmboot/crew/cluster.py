@@ -66,7 +66,8 @@ class ClusterCrew(ABC):
         self._work = work
         self._run = uuid.uuid4().hex
         self._numbers = itertools.count(1)
-        self._threads: int = 0
+        self._threads: dict[str, int] = {}
+        self._given: dict[str, str] = {}
         self._chunks: dict[str, tuple[Chunk, Any]] = {}
         self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._deaths: Counter[str] = Counter()
@@ -83,7 +84,7 @@ class ClusterCrew(ABC):
             self._client.subscribe_topic("all", self._event)
             self._check_workers()
             self._settings = self.carried(settings | {"run": self._run}, "settings")
-            self._threads = sum(self._client.nthreads().values())
+            self._threads = dict(self._client.nthreads())
         except BaseException:
             self.close()
             raise
@@ -92,7 +93,7 @@ class ClusterCrew(ABC):
     @property
     def has_room(self) -> bool:
         """Whether another chunk would be begun soon."""
-        return len(self._chunks) < self.depth * max(self._threads, 1)
+        return len(self._chunks) < self.depth * max(sum(self._threads.values()), 1)
 
     @property
     def idle(self) -> bool:
@@ -109,9 +110,20 @@ class ClusterCrew(ABC):
         if not records:
             return
         key = f"cvmboot-{self._run}-{next(self._numbers)}"
-        future = self._client.submit(self._work, self._settings, records, *more, key=key, pure=False, retries=0)
+        worker = self._least_busy()
+        self._given[key] = worker
+        # By itself Dask would let whoever has the settings and files work, and the others wait.
+        where: dict[str, Any] = {"workers": [worker], "allow_other_workers": True} if worker else {}
+        future = self._client.submit(
+            self._work, self._settings, records, *more, key=key, pure=False, retries=0, **where
+        )
         self._chunks[key] = chunk, future
         future.add_done_callback(lambda done: self._ready.put(done.key))
+
+    def _least_busy(self) -> str:
+        """The address of the worker that has the fewest chunks for each of its threads; "" if there is none."""
+        counts = Counter(self._given[key] for key in self._chunks)
+        return min(self._threads, key=lambda worker: counts[worker] / max(self._threads[worker], 1), default="")
 
     @abstractmethod
     def _prepared(self, chunk: Chunk) -> tuple[list[Record], list[Any]]:
@@ -165,7 +177,7 @@ class ClusterCrew(ABC):
             except (TimeoutError, OSError):
                 self._lose(key, deaths or 1, results)  # it died with the reply
                 return
-            del self._chunks[key]
+            del self._chunks[key], self._given[key]
             if deaths:
                 for record in chunk.records:
                     record["attempts"] = record.get("attempts", 1) + deaths
@@ -181,6 +193,7 @@ class ClusterCrew(ABC):
 
     def _lose(self, key: str, deaths: int, results: list[tuple[Chunk, Reply | None]]) -> None:
         chunk, _ = self._chunks.pop(key)
+        self._given.pop(key, None)
         chunk.losses += deaths
         chunk.reason = "was lost with its worker"
         results.append((chunk, None))
@@ -217,7 +230,7 @@ class ClusterCrew(ABC):
         if now - self._looked < LOOK_SECONDS or self._client.status != "running":
             return
         try:
-            self._threads = sum(self._client.nthreads().values())
+            self._threads = dict(self._client.nthreads())
         except OSError:
             return  # the next look finds the connection lost
         self._looked = now

@@ -7,6 +7,7 @@ case and not the worker. A file goes to a worker once, by its digest.
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -25,7 +26,7 @@ MOST_KEPT = 256 << 20
 _LEAVE_SECONDS = 5.0
 _TICK = 1.0
 _lock = threading.Lock()
-_crews: dict[tuple[str, int], LocalCrew] = {}
+_players: "dict[tuple[str, int], _Player]" = {}
 """On a worker: the process of each thread, by run and thread."""
 _left: set[str] = set()
 """On a worker: runs that are over."""
@@ -69,24 +70,50 @@ def _placed(here: Path, digest: str, name: str, is_folder: bool, data: bytes) ->
     return folder / name
 
 
+class _Player:
+    """The process beside one thread of a worker. All but `play` is called with _lock held."""
+
+    def __init__(self) -> None:
+        self._crew = LocalCrew(1, {}, play, largest=1, depth=1)
+        self.busy = False
+
+    def play(self, record: Record) -> dict[str, Any]:
+        """Have a case played, however it ends."""
+        chunk = Chunk([record], record["timeout"] + GRACE)
+        self._crew.submit(chunk)
+        while True:
+            for _, reply in self._crew.results(_TICK):
+                if reply is not None:
+                    return dict(reply["results"][0])
+                result: dict[str, Any] = {"index": record["index"], "source": record["source"], "status": OUR_ERROR}
+                return result | {"reason": f"the process that ran this case {chunk.reason}", "seconds": 0.0}
+
+    def end(self) -> None:
+        """End the process; a `play` that waits for it then comes back, and whoever called it has to call this again."""
+        if self.busy:
+            for process in self._crew.processes():
+                os.kill(process, signal.SIGKILL)
+        else:
+            self._crew.close()
+
+
 def _played(run: str, record: Record) -> dict[str, Any]:
-    key = run, threading.get_ident()
+    thread = threading.get_ident()
     with _lock:
         if run in _left:
             raise CvmbootError("this run is over")
-        for other in [other for other in _crews if other[0] != run and other[1] == key[1]]:
-            _crews.pop(other).close()  # of a run that ended without a word
-        if key not in _crews:
-            _crews[key] = LocalCrew(1, {}, play, largest=1, depth=1)
-        crew = _crews[key]
-    chunk = Chunk([record], record["timeout"] + GRACE)
-    crew.submit(chunk)
-    while True:
-        for _, reply in crew.results(_TICK):
-            if reply is not None:
-                return dict(reply["results"][0])
-            result: dict[str, Any] = {"index": record["index"], "source": record["source"], "status": OUR_ERROR}
-            return result | {"reason": f"the process that ran this case {chunk.reason}", "seconds": 0.0}
+        for other in [key for key in _players if key[0] != run and key[1] == thread]:
+            _players.pop(other).end()  # of a run that ended without a word
+        player = _players.get((run, thread)) or _Player()
+        _players[run, thread] = player
+        player.busy = True
+    try:
+        return player.play(record)
+    finally:
+        with _lock:
+            player.busy = False
+            if run in _left:
+                player.end()
 
 
 def _kept(folder: Path) -> dict[str, bytes]:
@@ -105,10 +132,8 @@ def leave(run: str) -> None:
 
     with _lock:
         _left.add(run)
-        for key in [key for key in _crews if key[0] == run]:
-            crew = _crews.pop(key)
-            for member in crew.processes():
-                os.kill(member, 9)
+        for key in [key for key in _players if key[0] == run]:
+            _players.pop(key).end()
     worker: Any = get_worker()
     shutil.rmtree(Path(worker.local_directory) / f"cvmboot-{run}", ignore_errors=True)
 

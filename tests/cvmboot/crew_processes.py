@@ -25,6 +25,19 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def alive(pids: list[int]) -> list[int]:
+    """Those that have not ended, whether somebody has taken notice of it or not."""
+    found = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            found.append(pid)
+    return found
+
+
 class Cluster:
     """A scheduler and its workers, as processes."""
 
@@ -41,6 +54,10 @@ class Cluster:
     def worker(self, *more: str) -> "subprocess.Popen[bytes]":
         """Start another one, of one thread, which nobody starts again."""
         return self._start("dask_worker", self.address, *WORKER, "--no-nanny", *more)
+
+    def worker_with_nanny(self) -> "subprocess.Popen[bytes]":
+        """The same as people start them: below a process that starts it again."""
+        return self._start("dask_worker", self.address, *WORKER)
 
     def _start(self, module: str, *options: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", f"distributed.cli.{module}", *options, "--no-dashboard"]

@@ -116,7 +116,7 @@ def test_a_record_that_keeps_killing_workers_is_taken_back() -> None:
     from cvmboot.fleet.cluster import JudgingCluster
 
     crew: Any = JudgingCluster.__new__(JudgingCluster)
-    crew._chunks, crew._deaths, crew._at_once = {}, Counter(), []
+    crew._chunks, crew._given, crew._deaths, crew._at_once = {}, {}, Counter(), []
     crew._ready = queue.SimpleQueue()
     crew._look = lambda: None
     records = [{"index": number, "source": f"line {number}", "kind": "json", "data": b""} for number in (1, 2)]

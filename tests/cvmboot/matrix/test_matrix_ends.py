@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pexpect  # type: ignore[import-untyped]
 import pytest
-from crew_processes import children_of
+from crew_processes import alive, children_of
 from matrix_file import BUILT, PATIENCE, ran, results_in, words
 
 LOOPS = """
@@ -46,13 +46,9 @@ def _until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def _alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
-
-
 def _writes_to(pid: int, path: Path) -> bool:
     try:
-        return any(str(entry.readlink()) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
+        return any(entry.readlink() == path for entry in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
 
@@ -109,7 +105,7 @@ def test_a_signal_ends_all_at_once_and_keeps_results(loops: Path, tmp_path: Path
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert len(said.splitlines()) == 1 and "stopped after 2 cases" in said and "1 not run; --resume goes on" in said
-    assert not _alive(children)
+    assert not alive(children)
     suite = ElementTree.parse(junit).getroot()
     assert (suite.attrib["tests"], suite.attrib["skipped"]) == ("3", "1")
 
@@ -121,7 +117,7 @@ def test_killed_itself_it_leaves_no_process(loops: Path, tmp_path: Path) -> None
         children = children_of(process.pid)
         assert children
         process.kill()
-    _until(lambda: not _alive(children))
+    _until(lambda: not alive(children))
 
 
 def test_nobody_reads(loops: Path) -> None:
@@ -150,4 +146,4 @@ def test_the_table_on_a_terminal_and_ctrl_c(loops: Path) -> None:
     assert "\x1b[?25h" in terminal.before and "stopped after 2 cases" in terminal.before
     # Behind the last table nothing of it stays.
     assert not re.search(r"loops +[0-9.]+ s", terminal.before.rpartition("\x1b[?25h")[2])
-    assert children and not _alive(children)
+    assert children and not alive(children)

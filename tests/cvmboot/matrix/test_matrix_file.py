@@ -189,7 +189,7 @@ MISTAKES = {
     "[defaults]\nsteps = 'x'": '[defaults], steps: "x"; wanted a list of steps such as { expect = "> " }',
     "[defaults]\nsteps = ['x']": '[defaults], steps: step 1 is "x"; wanted a table',
     "[defaults]\nsteps = [{}]": "[defaults], steps: step 1 does nothing; wanted expect, exact, ",
-    "[defaults]\nsteps = [{ send = 'x' }, { expct = 'x' }]": "steps: step 2, expct: no such key; did you mean expect?",
+    "[defaults]\nsteps = [{ send = 'x' }, { expct = '' }]": "[defaults], steps: step 2, expct: no such key; did you mean expect?",
     "[defaults]\nsteps = [{ send = 'x', type = 'y' }]": "[defaults], steps: step 1: send and type in one step",
     "[defaults]\nsteps = [{ expect = 'x', exact = 'y' }]": "[defaults], steps: step 1: expect and exact in one step",
     "[defaults]\nsteps = [{ send = 'x', timeout = 1 }]": "[defaults], steps: step 1: timeout, and nothing to expect",
