@@ -14,9 +14,10 @@ GRACE = 15.0
 
 
 class Case:
-    """`name` is unique in its file, `settings` are checked; paths in them are relative to `folder`. `index` counts from 1."""
+    """`name` is unique in its file, `settings` are checked; paths in them are relative to `folder`. `index` counts from 1.
+    There is no `image` where the settings name a snapshot to go on from."""
 
-    def __init__(self, index: int, name: str, image: Path, settings: Plain, folder: Path) -> None:
+    def __init__(self, index: int, name: str, image: Path | None, settings: Plain, folder: Path) -> None:
         self.index = index
         self.name = name
         self.image = image
@@ -31,7 +32,7 @@ class Case:
     def inputs(self) -> dict[str, Path]:
         """The files and folders that the case reads, by their keys."""
         paths = {key: self._folder / self.settings[key] for key in self.settings if key in INPUTS}
-        return {"image": self.image, **paths}
+        return ({} if self.image is None else {"image": self.image}) | paths
 
     def options(self) -> Plain:
         """The run options that were set, as they stand in the file."""
@@ -39,6 +40,8 @@ class Case:
 
     def _is_elf(self) -> bool:
         """Whether the image is a unikernel without UEFI, of which there is no trace."""
+        if self.image is None:
+            return False
         try:
             with self.image.open("rb") as file:
                 return file.read(4) == b"\x7fELF"

@@ -151,7 +151,7 @@ class PlayingCluster(ClusterCrew):
 
     def _prepared(self, chunk: Chunk) -> tuple[list[Record], list[Any]]:
         (record,) = chunk.records
-        inputs = {"image": record["image"]}
+        inputs = {} if record["image"] is None else {"image": record["image"]}
         inputs |= {key: value for key, value in record["fields"].items() if isinstance(value, Path)}
         files = []
         futures = []

@@ -136,7 +136,12 @@ def _cases(file: Path, only: list[str]) -> "list[Case]":
 def _list(cases: "list[Case]", as_json: bool) -> None:
     for case in cases:
         if as_json:
-            told = {"index": case.index, "case": case.name, "image": str(case.image), "timeout": case.timeout}
+            told = {
+                "index": case.index,
+                "case": case.name,
+                "image": None if case.image is None else str(case.image),
+                "timeout": case.timeout,
+            }
             typer.echo(json.dumps({**told, "settings": case.options()}, separators=(",", ":")))
         else:
             typer.echo(case.name)

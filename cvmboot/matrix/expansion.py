@@ -34,6 +34,10 @@ class _Group:
         self.name = name
         self.fixed = merged(file.defaults.settings, entry.settings)
         self.axes = {key: values for key, values in file.axes.items() if key not in entry.settings} | entry.axes
+        if "restore" in entry.settings and "image" not in (*entry.settings, *entry.axes):
+            # A case that goes on from a snapshot boots none of the others' images.
+            self.axes.pop("image", None)
+            self.fixed.pop("image", None)
         images = self.fixed.get("image")
         if "image" in self.axes:
             self.fixed.pop("image", None)
@@ -86,7 +90,7 @@ def expand(file: MatrixFile) -> list[Case]:
 
 
 def _base_name(file: MatrixFile, entry: Entry, number: int) -> str:
-    image = entry.settings.get("image")
+    image = entry.settings.get("image", entry.settings.get("restore"))
     if "name" in entry.settings:
         return str(entry.settings["name"])
     if isinstance(image, str):
@@ -153,9 +157,11 @@ def _case(file: MatrixFile, group: _Group, combination: _Combination, name: str,
     image = settings.pop("image", None)
     settings.pop("name", None)
     where = f'{group.entry.where}, case "{name}"' if group.entry.axes or group.axes else group.entry.where
-    if image is None:
+    if image is None and "restore" not in settings:
         raise file.wrong(where, "no image; name one in the case, in [defaults] or in [axes]")
-    case = Case(index, name, file.path.parent / image, settings, file.path.parent)
+    if image is not None and "restore" in settings:
+        raise file.wrong(where, "image and restore: a snapshot has its image in it; leave one out")
+    case = Case(index, name, None if image is None else file.path.parent / image, settings, file.path.parent)
     for key, path in case.inputs().items():
         try:
             there = path.is_file() or (path.is_dir() and key != "image")

@@ -43,9 +43,10 @@ class _Differs(Exception):
 
 
 class _Watched(VirtualMachine):
-    """A machine whose console goes into a log, byte by byte, and whose lines end in LF for whoever looks for patterns."""
+    """A machine whose console goes into a log, byte by byte, and whose lines end in LF for whoever looks for patterns. `image` is a
+    path, or None where `fields` name a snapshot."""
 
-    def __init__(self, image: Path, log: BinaryIO, fields: dict[str, Any]) -> None:
+    def __init__(self, image: Any, log: BinaryIO, fields: dict[str, Any]) -> None:
         self._console_log = log
         self._printed = 0
         self._held = ""
@@ -207,6 +208,7 @@ class Play:
         status, outcome = self._record["status"], self._record["outcome"]
         if status is None and outcome is None:
             if self._record["steps"]:
+                self._watch(machine, [TIMEOUT, EOF], 0)  # what has come already
                 return
             status = SUCCESS
         self._news("waits for the machine's end")

@@ -157,7 +157,8 @@ class Matrix(Dealer):
         name = record["source"]
         case = self._by_name[name]
         self.running.pop(name, None)
-        whole: Result = {"index": case.index, "source": name, "image": str(case.image), **result}
+        whole: Result = {"index": case.index, "source": name, "image": None if case.image is None else str(case.image)}
+        whole |= result
         whole["settings"] = case.options()
         if record["folder"] is not None:
             whole["folder"] = str(record["folder"])

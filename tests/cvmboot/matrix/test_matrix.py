@@ -4,12 +4,14 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from guest_code import ECHO_COM1, FLOOD, LOOP, RESET_OR_RETURN, application, returning
 from matrix_file import BUILT, PATIENCE, SAMPLES, ran, results_in, words
 
+from cvmboot.matrix.keys import RUN_OPTIONS
 from cvmboot.virtual_machine import VirtualMachine
 
 Write = Callable[[str], Path]
@@ -316,3 +318,31 @@ def test_real_guests(guest: Callable[[str], Path], write: Write) -> None:
     done = ran(path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("ok ") == 6
+
+
+def test_a_case_that_goes_on_from_a_snapshot(write: Write, tmp_path: Path) -> None:
+    if "restore" not in RUN_OPTIONS:
+        pytest.skip("cvmboot run has no --restore yet")
+    machine: Any = VirtualMachine(tmp_path / "keys.efi")
+    with machine:
+        machine.expect_exact("R")
+        machine.snapshot(tmp_path / "prompt.snap").close()
+    path = write("""
+        [axes]
+        image = ["fine.efi", "keys.efi"]
+        [[case]]
+        name = "restored"
+        restore = "prompt.snap"
+        status = 0
+        steps = [{ type = "x" }]
+        [[case]]
+        name = "booted"
+        outcome = "refused"
+        [[exclude]]
+        image = "keys.efi"
+        """)
+    done = ran(path, "--json")
+    results = results_in(done.stdout)
+    assert results["restored"]["status"] == 0 and results["restored"]["image"] is None, done.stdout
+    assert results["booted"]["status"] == 3
+    assert ran(write("[[case]]\nimage = 'fine.efi'\nrestore = 'prompt.snap'")).returncode == 2
