@@ -150,12 +150,14 @@ class PoweredMachine:
             self.console.feed(data)
             self._post(lambda assembly: assembly.board.input_arrived())
 
-    def flush(self) -> None:
-        """Have collected console output, and the trace, written soon."""
-        if self.console.dirty:
+    def flush(self) -> bool:
+        """Have collected console output, and the trace, written soon. False if there is none."""
+        console, trace = self.console.dirty, self._trace_file is not None and self._trace_file.dirty
+        if console:
             self._post(lambda assembly: assembly.console.flush())
-        if self._trace_file is not None and self._trace_file.dirty:
+        if trace:
             self._post(lambda assembly: self._flush_trace())
+        return console or trace
 
     def _post(self, action: "Callable[[Assembly | UnikernelAssembly], None]") -> None:
         with self._lock:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cvmboot.snapshots.file import SnapshotFile
 
 FLUSH_INTERVAL = 0.05
+FLUSH_SELDOM, QUIET = 0.25, 20
+"""Seconds between two looks for output that a busy guest has left; the same after so many looks that found nothing."""
 """Seconds after which output of a guest that computes is seen."""
 INPUT_AHEAD = 4096
 """Bytes of input that are read before the guest has taken what came before."""
@@ -134,20 +136,24 @@ class Session:
     def _loop(self) -> None:
         timeout = self._options.timeout
         deadline = None if timeout is None else time.monotonic() + timeout
+        quiet = 0
         while not self._ended and self._stopped is None:
             self._poll_input()
-            wait = FLUSH_INTERVAL
+            wait = FLUSH_INTERVAL if quiet < QUIET else FLUSH_SELDOM
             if deadline is not None:
                 wait = min(wait, deadline - time.monotonic())
                 if wait <= 0:
                     self._stop(status.TIMED_OUT)
                     break
+            quiet += 1
             for descriptor, _ in self._poll.poll(wait * 1000):
+                quiet = 0
                 if descriptor == _STDIN:
                     self._read_input()
                 else:
                     self._take_signals()
-            self._machine.flush()
+            if self._machine.flush():
+                quiet = 0
 
     def _poll_input(self) -> None:
         """Look at standard input only while the guest keeps up with it, and only if the terminal is ours."""

@@ -8,7 +8,6 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from machine import exceptions, msr, paging
@@ -77,7 +76,7 @@ class Computer:
         self.input_waiting: Callable[[], bool] = never
         self.await_input: Callable[[], bool] = never
         """Under virtual time, when nothing but input can happen any more: True if that has come."""
-        self.idle = IdleDetector(self._doze, self.clock.now if self.virtual else perf_counter_ns)
+        self.idle = IdleDetector(self._doze, *(self.clock.now,) * 2 if self.virtual else ())
         self.turns = Turns(cpus)
         self._several = cpus > 1
         if self._several:

@@ -1,20 +1,30 @@
 """Recognises a guest that only waits, so that the host can sleep.
 
-TamaGo at its prompt never halts: it reads the TSC in its scheduler and looks at the UART or ReadKeyStroke every 10 ms.
+TamaGo at its prompt never halts: its scheduler reads the TSC, and between that it looks at the UART or asks ReadKeyStroke.
 Nothing else that the outside could notice happens meanwhile. Such a run of polls, one shortly after the other, is idling;
 any other trap, or a long computation between two polls, is not.
 
 A driver that polls its network device's rings, as TamaGo's for gVNIC does, looks at nothing but RAM and the TSC. Where the
 device knows that it is polled, a much longer run of TSC polls is idling, too. Each frame, either way, ends it.
+
+How long to sleep? Input, frames, interrupts and the firmware's timers end a sleep at once. What a poller cannot be woken for is a
+moment that it has reckoned itself and waits for by reading the TSC: time.Sleep of a TamaGo program. So a sleep is 1 ms at
+first, and never longer than a part of the time that has passed since the guest last did something: what it has begun to
+wait for then comes late by that part at most. Something that recurs without anything being seen of it, a goroutine with a
+ticker, is recognised by its reading the clock more often between two looks for input than the guest does else: sleeps are
+short again then. A guest that does not look for input has no such mark, and its sleeps stay shorter.
 """
 
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 from machine.callbacks import never
 
 NEAR = 60_000
-"""Nanoseconds: two polls further apart than this had a computation between them."""
+"""Nanoseconds: two polls further apart than this had a computation between them ..."""
+
+NEAR_AFTER_SLEEP = 250_000
+"""... unless the first one slept, and the guest has had no more of the processor than this: its caches were cold."""
 
 RUN = 48
 """Polls in a row that make an idle guest."""
@@ -22,11 +32,31 @@ RUN = 48
 RUN_OF_DRIVER = 2000
 """Polls in a row of a guest whose network driver takes no interrupts: as long as others take for two looks at their input."""
 
-SHORT, LONG = 1_000_000, 3_000_000
-"""Nanoseconds of one sleep, how late a poll may see its time come: at first, and of a guest that has idled for a while."""
+SHORT = 1_000_000
+"""Nanoseconds of a sleep at first: how late a poll may see its time come that is near."""
 
-WHILE = 100
-"""So many sleeps in a row."""
+PART = 64
+"""Sleeps are at most this part of the time for which the guest has idled, but not shorter than SHORT ..."""
+
+LONG, LONG_OF_DRIVER = 50_000_000, 10_000_000
+"""... and never longer than this, where the guest looks for input, and where only its driver is known to poll."""
+
+
+class _Polls:
+    """What one CPU has polled since it last had an effect."""
+
+    __slots__ = ("clocks", "driver", "inputs", "most_clocks", "polls", "since")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """The guest did something."""
+        self.polls = self.driver = self.inputs = 0
+        self.clocks = self.most_clocks = (
+            0  # reads of the clock between two looks for input: now, and most of them so far
+        )
+        self.since: int | None = None  # when it began to sleep, or last seemed to do something
 
 
 class IdleDetector:
@@ -35,22 +65,22 @@ class IdleDetector:
     Where several CPUs take turns, "the guest" is the one whose turn it is.
     """
 
-    __slots__ = (
-        *("_cpu", "_driver_polls", "_inputs", "_last", "_now", "_others", "_polls", "_sleep", "_sleeps"),
-        *("polled", "slept", "spun"),
-    )
+    __slots__ = ("_cpus", "_last", "_now", "_polls", "_sleep", "_spent", "_woke", "polled", "slept", "spun")
 
-    def __init__(self, sleep: Callable[[int], None], now: Callable[[], int] = perf_counter_ns) -> None:
-        """`now` is in nanoseconds: the host's time, or the machine's where that is virtual."""
+    def __init__(
+        self,
+        sleep: Callable[[int], None],
+        now: Callable[[], int] = perf_counter_ns,
+        spent: Callable[[], int] = thread_time_ns,
+    ) -> None:
+        """`now` is in nanoseconds: the host's time, or the machine's where that is virtual; `spent` the processor's."""
         self._sleep = sleep
         self._now = now
-        self._cpu = 0
-        self._others: dict[int, tuple[int, int, int, int]] = {}
-        self._polls = 0
-        self._driver_polls = 0
-        self._inputs = 0
-        self._sleeps = 0
+        self._spent = spent
+        self._polls = _Polls()
+        self._cpus = {0: self._polls}
         self._last = 0
+        self._woke: int | None = None
         self.slept = 0
         self.polled: Callable[[], bool] = never
         """Whether the guest's driver of a network device can only notice frames by looking for them."""
@@ -59,35 +89,50 @@ class IdleDetector:
 
     def switch(self, cpu: int) -> None:
         """From now on `cpu` polls. Each CPU has its own counts, and no time passes for it while others run."""
-        self._others[self._cpu] = (self._polls, self._driver_polls, self._inputs, self._sleeps)
-        self._cpu = cpu
-        self._polls, self._driver_polls, self._inputs, self._sleeps = self._others.get(cpu, (0, 0, 0, 0))
+        self._polls = self._cpus.setdefault(cpu, _Polls())
         self._last = self._now()
 
     def effect(self) -> None:
         """The guest did something that matters."""
-        self._polls = self._driver_polls = self._inputs = self._sleeps = 0
+        self._polls.forget()
 
     def input_poll(self) -> None:
         """The guest looked for input, and there was none."""
-        self._inputs += 1
-        self.time_poll()
+        polls = self._polls
+        polls.inputs += 1
+        if polls.since is None and polls.clocks > polls.most_clocks:
+            polls.most_clocks = polls.clocks
+        polls.clocks = 0
+        self._poll(polls)
 
     def time_poll(self) -> None:
         """The guest read a clock."""
+        polls = self._polls
+        polls.clocks += 1
+        self._poll(polls)
+
+    def _poll(self, polls: _Polls) -> None:
         now = self._now()
-        if now - self._last > NEAR:
+        if now - self._last > NEAR and not self._host_was_busy():
             # A busy host interrupts a guest, too: that costs a driver's long run a part of it only.
-            self._driver_polls = max(self._driver_polls - RUN_OF_DRIVER // 32, 0)
-            self._polls = self._sleeps = 0
-        self._polls += 1
-        self._driver_polls = min(self._driver_polls + 1, RUN_OF_DRIVER)
-        driver = self._driver_polls >= RUN_OF_DRIVER and self.polled()
-        if driver or (self._polls >= RUN and self._inputs > 1):
-            self._sleep(LONG if driver or self._sleeps >= WHILE else SHORT)
-            self._sleeps += 1
+            polls.driver = max(polls.driver - RUN_OF_DRIVER // 32, 0)
+            polls.polls = 0
+            polls.since = None
+        self._woke = None
+        polls.polls += 1
+        polls.driver = min(polls.driver + 1, RUN_OF_DRIVER)
+        looks = polls.polls >= RUN and polls.inputs > 1
+        if looks or (polls.driver >= RUN_OF_DRIVER and self.polled()):
+            if polls.since is None or (looks and polls.clocks > polls.most_clocks):
+                polls.since = now
+            self._sleep(min(max((now - polls.since) // PART, SHORT), LONG if looks else LONG_OF_DRIVER))
             self.slept += 1
+            self._woke = self._spent()
             now = self._now()
-        elif self.spun is not None and self._polls >= RUN:
-            self.spun(self._driver_polls >= RUN_OF_DRIVER)
+        elif self.spun is not None and polls.polls >= RUN:
+            self.spun(polls.driver >= RUN_OF_DRIVER)
         self._last = now
+
+    def _host_was_busy(self) -> bool:
+        """Since the guest was woken it has hardly had the processor."""
+        return self._woke is not None and self._spent() - self._woke <= NEAR_AFTER_SLEEP

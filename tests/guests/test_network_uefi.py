@@ -119,5 +119,5 @@ def test_a_frame_wakes_a_guest_that_idles(boot, program):
     idle = vm._machine.assembly.computer.idle
     before = idle.slept
     time.sleep(2)
-    assert idle.slept - before > 50, "sleeps of 1 to 3 ms each"
+    assert idle.slept - before > 20, "sleeps of 1 to 50 ms each"
     assert "goroutine" in page(web)
