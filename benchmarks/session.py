@@ -28,6 +28,7 @@ class Session:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._input = self._process.stdin.fileno()
         self._output = self._process.stdout.fileno()
+        self._seen = b""
         self.peak = 0.0
         """MiB of resident memory at most, guest RAM that was touched included; known at the end."""
 
@@ -53,25 +54,38 @@ class Session:
     def wait_for(self, text: bytes, timeout: float = 60) -> float:
         """Read until `text` was printed; the seconds that it took from this call on. Silent if it does not come."""
         begin = time.perf_counter()
-        seen = b""
-        while text not in seen:
-            left = begin + timeout - time.perf_counter()
-            if left <= 0 or not select.select([self._output], [], [], left)[0]:
-                raise Silent(f"no {text!r} within {timeout:g} s")
-            data = os.read(self._output, 65536)
-            if not data:
-                raise Silent(f"it ended before {text!r}")
-            seen = seen[-len(text) :] + data
+        while text not in self._seen:
+            self._seen = self._seen[-len(text) :]
+            self._more(repr(text), begin + timeout - time.perf_counter(), timeout)
+        self._seen = self._seen.partition(text)[2]
         return time.perf_counter() - begin
+
+    def read(self, size: int, timeout: float = 60) -> bytes:
+        """The next `size` bytes behind what was waited for. Silent if they do not come."""
+        begin = time.perf_counter()
+        while len(self._seen) < size:
+            self._more(f"{size} bytes", begin + timeout - time.perf_counter(), timeout)
+        data, self._seen = self._seen[:size], self._seen[size:]
+        return data
+
+    def _more(self, what: str, left: float, timeout: float) -> None:
+        if left <= 0 or not select.select([self._output], [], [], left)[0]:
+            raise Silent(f"no {what} within {timeout:g} s")
+        data = os.read(self._output, 65536)
+        if not data:
+            raise Silent(f"it ended before {what}")
+        self._seen += data
 
     def drain(self, quiet: float) -> None:
         """Drop what is printed until nothing comes for `quiet` seconds."""
+        self._seen = b""
         while select.select([self._output], [], [], quiet)[0]:
             if not os.read(self._output, 65536):
                 raise Silent("it ended")
 
     def type(self, data: bytes) -> None:
-        """Type on the console."""
+        """Type on the console; what was printed before is not waited for any more."""
+        self._seen = b""
         os.write(self._input, data)
 
     def processor_seconds(self) -> float:
