@@ -43,8 +43,10 @@ class _Differs(Exception):
 
 
 class _Watched(VirtualMachine):
-    """A machine whose console goes into a log, byte by byte, and whose lines end in LF for whoever looks for patterns. `image` is a
-    path, or None where `fields` name a snapshot."""
+    """A machine whose console goes into a log, byte by byte, and whose lines end in LF for whoever looks for patterns.
+
+    `image` is a path, or None where `fields` name a snapshot.
+    """
 
     def __init__(self, image: Any, log: BinaryIO, fields: dict[str, Any]) -> None:
         self._console_log = log
