@@ -113,6 +113,7 @@ class Library:
         self.reg_write = gil.uc_reg_write
         self.reg_write.argtypes = (_VOID, _INT, _VOID)
         self.reg_read_batch = gil.uc_reg_read_batch
+        self.reg_write_batch = gil.uc_reg_write_batch
         # No argtypes: its arguments are ctypes objects already, and checking them takes as long as the call.
         self.mem_map_ptr = gil.uc_mem_map_ptr
         self.mem_map_ptr.argtypes = (_VOID, _U64, _U64, _U32, _VOID)
@@ -148,9 +149,20 @@ class Library:
 
 
 class Batch:
-    """A fixed group of a CPU's registers, read by one call on preallocated arrays."""
+    """A fixed group of a CPU's registers, read or written by one call on preallocated arrays."""
 
-    __slots__ = ("_count", "_handle", "_keep", "_numbers", "_pointers", "_read", "_unpack", "_values")
+    __slots__ = (
+        "_count",
+        "_handle",
+        "_keep",
+        "_numbers",
+        "_pack",
+        "_pointers",
+        "_read",
+        "_unpack",
+        "_values",
+        "_write",
+    )
 
     def __init__(self, library: "Library", handle: ctypes.c_void_p, registers: tuple[int, ...]) -> None:
         count = len(registers)
@@ -164,9 +176,16 @@ class Batch:
         self._count = _INT(count)
         self._handle = handle
         self._read = library.reg_read_batch
-        self._unpack = struct.Struct(f"<{count}Q").unpack_from
+        self._write = library.reg_write_batch
+        layout = struct.Struct(f"<{count}Q")
+        self._unpack, self._pack = layout.unpack_from, layout.pack_into
 
     def read(self) -> tuple[int, ...]:
         """Their values now."""
         self._read(self._handle, self._numbers, self._pointers, self._count)
         return self._unpack(self._values)
+
+    def write(self, *values: int) -> None:
+        """Set them, all of 64 bits. Not RIP while guest code runs: Unicorn would put it back."""
+        self._pack(self._values, 0, *values)
+        self._write(self._handle, self._numbers, self._pointers, self._count)

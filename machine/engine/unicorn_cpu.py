@@ -52,6 +52,7 @@ class UnicornCpu:
         self._arguments = Batch(lib, handle, (reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
         self._control = Batch(lib, handle, (reg.CR0, reg.CR3, reg.CR4, reg.CS))
         self._general = Batch(lib, handle, reg.GENERAL)
+        self._pair = Batch(lib, handle, (reg.RAX, reg.RDX))
         self._user = False
         self._fills = 0
         self._mode_key: tuple[int, ...] | None = None
@@ -161,6 +162,10 @@ class UnicornCpu:
     def general(self) -> list[int]:
         """RAX to R15, RIP, RFLAGS by one call."""
         return list(self._general.read())
+
+    def set_edx_eax(self, value: int) -> None:
+        """A result of 64 bits in EDX and EAX; the upper halves of RDX and RAX are cleared."""
+        self._pair.write(value & 0xFFFF_FFFF, value >> 32)
 
     def read_msr(self, index: int) -> int:
         """Read an MSR that Unicorn keeps."""

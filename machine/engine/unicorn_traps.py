@@ -31,15 +31,18 @@ class TrappedInstructions:
         self._handlers = handlers
         self._callback = abi.CODE_CALLBACK(self._trapped)
         self._looked_through: dict[int, int] = {}
+        self._codes: dict[int, bytes] = {}  # of instructions that trapped, until any page of code is filled again
         self.hooked: set[int] = set()
         self.fetched: dict[int, int] = {}
 
     def changed(self, frame: int) -> None:
         """A page of code is about to be written to."""
+        self._codes.clear()
         self._looked_through.pop(frame, None)
 
     def all_changed(self) -> None:
         """Any page of code may have been written to."""
+        self._codes.clear()
         self._looked_through.clear()
 
     def look_through(self, mode: Mode, page: int, physical: int) -> None:
@@ -48,6 +51,7 @@ class TrappedInstructions:
         That holds until the page is written to, unless such an instruction may reach into or out of a neighbour, which may
         change alone.
         """
+        self._codes.clear()
         if self._looked_through.get(physical >> 12) == page:
             return
         cpu = self._cpu
@@ -83,14 +87,7 @@ class TrappedInstructions:
         if cpu.breaks_at(address):
             return True
         try:
-            inside = address & 0xFFF
-            physical = self.fetched.get(address - inside, -1)
-            if physical >= 0 and inside + size <= 4096:
-                code = cpu.memory.read(physical + inside, size)
-            else:
-                code = cpu.bytes_at(cpu.mode(), address, min(size, 16, 4096 - inside))
-                if len(code) < size:
-                    code += cpu.bytes_at(cpu.mode(), address + len(code), size - len(code))
+            code = self._codes.get(address) or self._code_at(address, size)
             if code == _PAUSE:
                 self._handlers.pause(cpu)
                 return False
@@ -99,12 +96,24 @@ class TrappedInstructions:
             cpu.failed(error)
             return True
 
+    def _code_at(self, address: int, size: int) -> bytes:
+        cpu = self._cpu
+        inside = address & 0xFFF
+        physical = self.fetched.get(address - inside, -1)
+        if physical >= 0 and inside + size <= 4096:
+            code = cpu.memory.read(physical + inside, size)
+        else:
+            code = cpu.bytes_at(cpu.mode(), address, min(size, 16, 4096 - inside))
+            if len(code) < size:
+                code += cpu.bytes_at(cpu.mode(), address + len(code), size - len(code))
+        self._codes[address] = code
+        return code
+
     def _emulate(self, code: bytes, following: int) -> bool:
         cpu, handlers = self._cpu, self._handlers
         if code in (b"\x0f\x31", b"\x0f\x01\xf9"):
             value = handlers.read_tsc(cpu)
-            cpu.set(reg.RAX, value & 0xFFFF_FFFF)
-            cpu.set(reg.RDX, value >> 32)
+            cpu.set_edx_eax(value)
             if len(code) == 3:
                 cpu.set(reg.RCX, (handlers.read_msr(cpu, 0xC000_0103) or 0) & 0xFFFF_FFFF)
         elif code == b"\x0f\x32":
@@ -112,8 +121,7 @@ class TrappedInstructions:
             if answer is None:
                 cpu.raise_fault(Fault(13, 0))
                 return True
-            cpu.set(reg.RAX, answer & 0xFFFF_FFFF)
-            cpu.set(reg.RDX, answer >> 32)
+            cpu.set_edx_eax(answer)
         elif code == b"\x0f\x30":
             value = (cpu.get(reg.RDX) & 0xFFFF_FFFF) << 32 | cpu.get(reg.RAX) & 0xFFFF_FFFF
             if not handlers.write_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF, value):
