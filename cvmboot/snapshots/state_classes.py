@@ -147,6 +147,6 @@ CLASSES = {
 }
 FUNCTIONS = {
     "machine.callbacks": ("always", "never", "nothing", "zero"),
-    "time": ("perf_counter_ns",),
+    "time": ("perf_counter_ns", "thread_time_ns"),
     "uefi.protocols.simple_text_input": ("key_ready",),
 }
