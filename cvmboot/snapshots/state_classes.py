@@ -58,7 +58,7 @@ CLASSES = {
     "machine.devices.virtio.pci_modern": ("VirtioPciModern",),
     "machine.devices.virtio.queue": ("Chain", "SplitQueue"),
     "machine.devices.virtio.receive_filter": ("ReceiveFilter",),
-    "machine.idle": ("IdleDetector",),
+    "machine.idle": ("IdleDetector", "_Polls"),
     "machine.interrupts.apic_timer": ("ApicTimer",),
     "machine.interrupts.controller": ("InterruptController",),
     "machine.interrupts.i8259": ("I8259", "I8259Pair"),
