@@ -73,6 +73,8 @@ class Computer:
         None: never."""
         self.on_boot_processor_init: Callable[[], None] = nothing
         """The boot processor got an INIT: it begins at the reset vector."""
+        self.init_filter: Callable[[int], bool] = never
+        """Sees each INIT of another processor first; True if it is answered."""
         self.input_waiting: Callable[[], bool] = never
         self.await_input: Callable[[], bool] = never
         """Under virtual time, when nothing but input can happen any more: True if that has come."""
@@ -551,14 +553,15 @@ class Computer:
         """INIT: the CPU waits for its start-up IPI (AMD64 APM volume 2, 15.27.8); the boot processor starts the machine anew."""
         if index == 0:
             self.on_boot_processor_init()
-        else:
+        elif not self.init_filter(index):
             self.park(index)
 
     def _on_startup(self, index: int, vector: int) -> None:
         """A start-up IPI; a CPU that does not wait for one ignores it."""
         turns = self.turns
         if turns.states[index] == WAITING:
-            turns.start_up[index] = vector
+            if index not in turns.held:
+                turns.start_up[index] = vector
             self.start(index)
 
     def start(self, index: int) -> None:
@@ -568,6 +571,11 @@ class Computer:
         if self.interrupts is not None:
             self.interrupts.local_apics[index].nmi_pending = False
         self.engine.kick()
+
+    def hold(self, index: int) -> None:
+        """Stop a CPU in its trap until a start-up IPI, behind which it goes on where it is."""
+        self.park(index)
+        self.turns.held.add(index)
 
     def park(self, index: int) -> None:
         """Take a CPU out of the turns, until `start` or INIT and a start-up IPI."""

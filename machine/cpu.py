@@ -104,6 +104,13 @@ class Cpu(Protocol):
         """
         ...
 
+    def power_on(self) -> None:
+        """The engine's own state of power on, from which host code sets a CPU up by writing registers. Between two runs only.
+
+        Not for CPU 0, which is in that state when the machine is made, and never gets there again.
+        """
+        ...
+
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """The state after INIT and a start-up IPI with `vector` (AMD64 APM volume 2, 14.1.3, 15.27.8): real mode at vector << 12.
 

@@ -28,7 +28,8 @@ class Turns:
     """Who runs, who waits, whose turn it is. Plain data; the computer decides what wakes a CPU.
 
     `start_up` holds, for a CPU that has got a start-up IPI, the vector with which it has not begun yet. `drowsy` are CPUs
-    that have nothing to do but look for something to do; `halted_until` (ns of the clock) is where HLT ends by itself.
+    that have nothing to do but look for something to do; `held` go on where they stopped when they get a start-up IPI;
+    `halted_until` (ns of the clock) is where HLT ends by itself.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,6 +37,7 @@ class Turns:
         self.current = 0
         self.start_up: dict[int, int] = {}
         self.drowsy: set[int] = set()
+        self.held: set[int] = set()
         self.halted_until: dict[int, int] = {}
         self.blocks = [FIRST_BLOCKS] * count
         self.over = False
@@ -86,12 +88,14 @@ class Turns:
     def wake(self, index: int) -> None:
         """HLT is over."""
         self.states[index] = RUNNING
+        self.held.discard(index)
         self.halted_until.pop(index, None)
         self.drowsy.discard(index)
 
     def park(self, index: int) -> None:
         """INIT, or firmware has no work for this CPU."""
         self.states[index] = WAITING
+        self.held.discard(index)
         self.start_up.pop(index, None)
         self.halted_until.pop(index, None)
         self.drowsy.discard(index)
@@ -106,6 +110,7 @@ class Turns:
             "states": list(self.states),
             "current": self.current,
             "start_up": dict(self.start_up),
+            "held": sorted(self.held),
             "halted_until": dict(self.halted_until),
             "blocks": list(self.blocks),
             "over": self.over,
@@ -116,6 +121,7 @@ class Turns:
         self.states = list(state["states"])
         self.current = state["current"]
         self.start_up = dict(state["start_up"])
+        self.held = set(state["held"])
         self.halted_until = dict(state["halted_until"])
         self.blocks = list(state["blocks"])
         self.over = state["over"]

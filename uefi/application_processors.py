@@ -92,6 +92,7 @@ class ApplicationProcessors:
         firmware = self._firmware
         cpu = firmware.computer.engine.cpus[number]
         firmware.calls.stacks[number].clear()
+        cpu.power_on()
         firmware.processor.reset(cpu)
         top = self._stacks + 4096 * STACK_PAGES * number - 64
         firmware.memory.write_u64(top - 8, self._return)

@@ -262,11 +262,28 @@ class UnicornCpu:
         """Have `run` give TURN_OVER when so many more blocks have been entered. Hosts other than x64 cannot count."""
         self.stop.refill(blocks)
 
+    def power_on(self) -> None:
+        """The state in which the library makes a CPU: 64-bit mode. EngineError for CPU 0."""
+        if self._real_mode is None:
+            raise EngineError("the boot processor cannot be set up anew")
+        self._real_mode.power_on()
+        self.fault = None
+        self._calling = False
+        self._real_selector = None
+        self._base_on_arrival = None
+        self._efer = 0
+        self._mode_key = None
+        if self._on_the_way is not None:
+            self.unhook(self._on_the_way)
+            self._on_the_way = None
+        self.flush_translations()
+        self.flush_code()
+
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """Real mode at vector << 12, everything else as after INIT. EngineError for CPU 0, which nobody starts that way."""
         if self._real_mode is None:
             raise EngineError("the boot processor cannot be started by a start-up IPI")
-        self.fault = None
+        self.power_on()
         asked = self.stop.requested
         while True:
             self.stop.clear()

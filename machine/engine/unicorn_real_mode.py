@@ -67,6 +67,10 @@ class RealMode:
         library.check(library.context_alloc(cpu.handle, ctypes.byref(self._context)), "allocate a context")
         library.check(library.context_save(cpu.handle, self._context), "save the state of power on")
 
+    def power_on(self) -> None:
+        """Put the state of power on back. Between two runs only."""
+        self._library.check(self._library.context_restore(self._cpu.handle, self._context), "put a state back")
+
     def _prepare(self, vector: int) -> None:
         page = self._page
         if page is None:
@@ -94,7 +98,7 @@ class RealMode:
         """
         cpu, library = self._cpu, self._library
         self._prepare(vector)
-        library.check(library.context_restore(cpu.handle, self._context), "put the state of power on back")
+        self.power_on()
         # That is long mode, which Unicorn leaves only through a state that has paging.
         cpu.set(reg.CR4, CR4_PAE)
         cpu.set(reg.CR0, CR0_PG | CR0_PE)

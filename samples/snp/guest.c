@@ -24,6 +24,7 @@ enum { GHCB_RAX = 0x1f8, GHCB_EXITCODE = 0x390, GHCB_INFO1 = 0x398, GHCB_INFO2 =
 enum { GHCB_BITMAP = 0x3f0, GHCB_BUFFER = 0x800, GHCB_VERSION = 0xffa };
 #define EXIT_PAGE_STATE_CHANGE 0x80000010
 #define EXIT_GUEST_REQUEST 0x80000011
+#define EXIT_AP_CREATION 0x80000013
 #define PAGE_STATE_ENTRIES 253
 #define PAGE_STATE_SHARED (2ULL << 52)
 
@@ -56,9 +57,9 @@ static void put(UINTN offset, UINT64 value) {
 }
 
 /* One exit to the hypervisor: what INFO2 says then, or all ones if it did not understand. */
-static UINT64 vmgexit(UINT64 code, UINT64 info1, UINT64 info2, UINT64 scratch) {
+static UINT64 vmgexit(UINT64 code, UINT64 info1, UINT64 info2, UINT64 scratch, UINT64 rax) {
     memset(ghcb + GHCB_BITMAP, 0, 16);
-    put(GHCB_RAX, 0);
+    put(GHCB_RAX, rax);
     put(GHCB_EXITCODE, code);
     put(GHCB_INFO1, info1);
     put(GHCB_INFO2, info2);
@@ -90,7 +91,7 @@ static const CHAR16 *share(UINT8 *region) {
         header[0] = 0;
         header[1] = count - 1;
         header[2] = header[3] = 0;
-        if (vmgexit(EXIT_PAGE_STATE_CHANGE, 0, 0, (UINT64)header)) return L"the page state change was refused";
+        if (vmgexit(EXIT_PAGE_STATE_CHANGE, 0, 0, (UINT64)header, 0)) return L"the page state change was refused";
     }
     UINT64 bit = 1ULL << encryption_bit(), cr3, cr0;
     __asm__ volatile("mov %%cr3, %0" : "=r"(cr3));
@@ -143,7 +144,7 @@ const CHAR16 *snp_report(const UINT8 data[REPORT_DATA_SIZE], UINT8 report[REPORT
     gcm_seal(vmpck, request + HEADER_SEQUENCE, request + HEADER_AAD, HEADER_AAD_SIZE, request + HEADER_SIZE,
              REPORT_REQUEST_SIZE, tag);
     memcpy(request, tag, sizeof tag);
-    if (vmgexit(EXIT_GUEST_REQUEST, (UINT64)request, (UINT64)response, 0)) return L"the guest request was refused";
+    if (vmgexit(EXIT_GUEST_REQUEST, (UINT64)request, (UINT64)response, 0, 0)) return L"the guest request was refused";
 
     /* From here on only a copy counts: the hypervisor can write the shared page at any time. */
     static UINT8 message[HEADER_SIZE + REPORT_RESPONSE_SIZE];
@@ -163,4 +164,14 @@ const CHAR16 *snp_report(const UINT8 data[REPORT_DATA_SIZE], UINT8 report[REPORT
     if (status || length != REPORT_SIZE) return L"the secure processor refused";
     memcpy(report, payload + 0x20, REPORT_SIZE);
     return NULL;
+}
+
+UINT32 snp_make_vmsa(void *page, BOOLEAN wanted) {
+    UINT64 result = (UINT64)page, attributes = 1 | (wanted ? 1ULL << 16 : 0); /* VMPL 1 has no right to it */
+    __asm__ volatile(".byte 0xf3, 0x0f, 0x01, 0xfe" : "+a"(result) : "c"(0ULL), "d"(attributes) : "memory", "cc");
+    return (UINT32)result;
+}
+
+UINT64 snp_processor(UINT32 request, UINT32 apic_id, const void *vmsa, UINT64 features) {
+    return vmgexit(EXIT_AP_CREATION, (UINT64)apic_id << 32 | request, (UINT64)vmsa, 0, features);
 }

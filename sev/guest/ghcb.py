@@ -29,12 +29,12 @@ from sev.guest.ghcb_page import (
     Malformed,
 )
 from sev.guest.page_state import LARGEST_LIST
+from sev.guest.processors import CREATE, CREATE_ON_INIT
 from sev.guest.services import Services
 
 _NO_HYPERCALL = (1 << 64) - 1000
 """-KVM_ENOSYS: there is no hypercall here."""
 _LEAF_XSAVE = 0x0D
-_AP_DESTROY, _LAST_AP_OPERATION = 2, 2
 
 Exit = Callable[[Cpu, GhcbPage], "tuple[int, int] | None"]
 """Answers an exit: None for success without a result, or SW_EXITINFO1 and SW_EXITINFO2. Malformed."""
@@ -239,9 +239,14 @@ class GhcbProtocol:
 
     # -- other processors
 
-    def _ap_reset_hold(self, _cpu: Cpu, page: GhcbPage) -> None:
+    def _ap_reset_hold(self, cpu: Cpu, page: GhcbPage) -> tuple[int, int]:
+        """The processor goes on behind VMGEXIT when it gets a start-up IPI."""
         page.begin()
-        self._services.terminate("the guest parks its only processor for ever (AP reset hold)")
+        if cpu.index:
+            self._computer.hold(cpu.index)
+        else:
+            self._services.terminate("the guest parks its boot processor for ever (AP reset hold)")
+        return NO_ACTION, 1
 
     def _ap_jump_table(self, _cpu: Cpu, page: GhcbPage) -> tuple[int, int]:
         operation, address = page.get(SW_EXITINFO1), page.get(SW_EXITINFO2)
@@ -252,20 +257,13 @@ class GhcbProtocol:
         page.begin()
         return NO_ACTION, self._services.jump_table
 
-    def _ap_creation(self, _cpu: Cpu, page: GhcbPage) -> None:
+    def _ap_creation(self, cpu: Cpu, page: GhcbPage) -> None:
         info, vmsa = page.get(SW_EXITINFO1), page.get(SW_EXITINFO2)
-        operation, apic = info & 0xFFFF, info >> 32
-        if operation > _LAST_AP_OPERATION:
-            raise Malformed(INVALID_INPUT, f"AP creation request {operation}; wanted 0, 1 or 2")
-        if operation != _AP_DESTROY:
+        if info & 0xFFFF in (CREATE_ON_INIT, CREATE):
             page.need(RAX)
-            if page.get(RAX) != self._services.sev_features:
-                raise Malformed(
-                    INVALID_INPUT, f"AP creation with SEV_FEATURES {page.get(RAX):#x}; the guest has others"
-                )
-            if vmsa & 0xFFF or not vmsa & 0x1F_FFFF or not self._computer.memory.is_ram(vmsa):
-                raise Malformed(INVALID_INPUT, f"AP creation with a VMSA at {vmsa:#x}; wanted a page not at 2 MiB")
-        raise Malformed(INVALID_INPUT, f"AP creation for APIC id {apic}; there is no other processor")
+        features = page.get(RAX)
+        page.begin()
+        self._services.processors.request(cpu, info, vmsa, features)
 
     # -- the end
 

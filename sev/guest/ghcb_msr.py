@@ -84,8 +84,11 @@ class GhcbMsr:
             return 1 << 32 | RUN_VMPL_RESP  # there is no other VMPL's software to run
         if request == FEATURES_REQ:
             return HYPERVISOR_FEATURES << 12 | FEATURES_RESP
+        if request == AP_RESET_HOLD_REQ and cpu.index:
+            self._computer.hold(cpu.index)
+            return 1 << 12 | AP_RESET_HOLD_RESP
         if request == AP_RESET_HOLD_REQ:
-            services.terminate("the guest parks its only processor for ever (AP reset hold)")
+            services.terminate("the guest parks its boot processor for ever (AP reset hold)")
         elif request == TERMINATE_REQ:
             services.terminate(termination(data & 0xF, data >> 4 & 0xFF))
         else:

@@ -16,6 +16,7 @@ from sev.guest.guest_request import GuestRequests
 from sev.guest.launch import Launch
 from sev.guest.page_state import PageStates
 from sev.guest.processor import SEV_FEATURES, SnpProcessor
+from sev.guest.processors import Processors
 from sev.guest.rmp import Rmp
 from sev.guest.secure_processor import SecureProcessor
 from sev.guest.services import Services
@@ -65,7 +66,10 @@ class Guest:
         requests.on_refused = note
         cpus = len(computer.engine.cpus)
         self.ghcbs = [pages.FIRST_GHCB + pages.PAGE_SIZE * n for n in range(cpus)]
-        services = Services(self.checker, states, requests, terminate, note, SEV_FEATURES, hidden_ports)
+        self.processors = Processors(computer, self.rmp, SEV_FEATURES)
+        services = Services(
+            self.checker, states, requests, self.processors, terminate, note, SEV_FEATURES, hidden_ports
+        )
         computer.encryption_mask = ENCRYPTION_MASK
         computer.dma = self.dma
         self.processor = SnpProcessor(computer, self.rmp, services, self.ghcbs, launch.vmpl)
@@ -116,6 +120,7 @@ class Guest:
             "launch": self.launch.save(),
             "secure_processor": self.secure_processor.save(),
             "processor": self.processor.save(),
+            "processors": self.processors.save(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -124,6 +129,7 @@ class Guest:
         self.launch.load(state["launch"])
         self.secure_processor.load(state["secure_processor"])
         self.processor.load(state["processor"])
+        self.processors.load(state["processors"])
         self.checker.guard(self.launch.guest_vmpcks)
         self.computer.engine.flush_translations()
 

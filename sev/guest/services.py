@@ -5,6 +5,7 @@ from collections.abc import Callable
 from sev.guest.checker import Checker
 from sev.guest.guest_request import GuestRequests
 from sev.guest.page_state import PageStates
+from sev.guest.processors import Processors
 
 
 class Services:
@@ -18,6 +19,7 @@ class Services:
         checker: Checker,
         page_states: PageStates,
         requests: GuestRequests,
+        processors: Processors,
         terminate: Callable[[str], None],
         note: Callable[[str], None],
         sev_features: int = 1,
@@ -26,6 +28,7 @@ class Services:
         self.checker = checker
         self.page_states = page_states
         self.requests = requests
+        self.processors = processors
         self.terminate = terminate
         self.note = note
         self.sev_features = sev_features

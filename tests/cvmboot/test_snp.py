@@ -301,3 +301,30 @@ def test_dma_memory_that_tamago_never_converts_is_named(guest: Guest, platform: 
     assert re.search(
         r"at RIP 0x[0-9a-f]+ \(tamago-sev-example.efi runtime\.memclr.*first at address 0x[0-9a-f]+", summary
     )
+
+
+# -- several processors
+
+
+@pytest.mark.parametrize("clock", ["real", "virtual"])
+def test_a_guest_creates_and_destroys_its_second_processor(
+    cvmboot: Run, sample: Guest, platform: Path, clock: str
+) -> None:
+    words = ("--snp", "--snp-check", "strict", "--platform", platform, "--clock", clock, "--cpus", "2")
+    done = cvmboot("run", *words, sample("snp_processors"))
+    assert b"FAILED" not in done.stdout and done.returncode == 0
+    assert b"an INIT starts it from its VMSA" in done.stdout
+    assert b"requests of the guest that were refused: 3" in done.stderr
+    assert b"that RMPADJUST has not made one" in done.stderr
+    assert b"SEV-SNP rules" not in done.stderr
+
+
+def test_a_machine_with_one_processor_has_none_to_create(cvmboot: Run, sample: Guest, platform: Path) -> None:
+    done = cvmboot("run", "--snp", "--platform", platform, sample("snp_processors"))
+    assert b"FAILED: the second processor is created" in done.stdout and done.returncode == 3
+
+
+def test_boot_services_run_procedures_on_an_snp_guests_processors(cvmboot: Run, sample: Guest, platform: Path) -> None:
+    words = ("--snp", "--snp-check", "strict", "--platform", platform, "--cpus", "3", "--args", "processors")
+    done = cvmboot("run", *words, sample("everything"))
+    assert b"passed 62 failed 0" in done.stdout and done.returncode == 0
