@@ -479,8 +479,9 @@ class Computer:
                 self.clock.run_due()
                 if self._end is not None:
                     break
-                stepping = debugger is not None and debugger.stepping
-                cpu = self.cpu if stepping else self._next_cpu()
+                step = debugger.stepping if debugger is not None else None
+                cpu = self._next_cpu() if step is None or debugger is None else self._next_of_debugger(step, debugger)
+                stepping = cpu is not None and cpu.index == step
                 if cpu is None:
                     self._let_pass(turns.next_end_of_halt())
                     continue
@@ -524,7 +525,10 @@ class Computer:
     def _next_cpu(self) -> Cpu | None:
         """The CPU that runs next, ready to; None if none has anything to do."""
         turns, cpus = self.turns, self.engine.cpus
+        only = self.debugger.runs if self.debugger is not None else None
         for index in turns.order():
+            if only is not None and index not in only:
+                continue
             cpu = cpus[index]
             state = turns.states[index]
             if state != RUNNING:
@@ -542,6 +546,17 @@ class Computer:
                 self._end_of_turn = self._began + TURN if contended else None
             return cpu
         return None
+
+    def _next_of_debugger(self, stepping: int, debugger: Debugger) -> Cpu:
+        """The CPU that a debugger steps, or one that has a turn between two steps."""
+        turns = self.turns
+        if debugger.runs != frozenset((stepping,)) and turns.current == stepping and turns.contended():
+            turns.over = True
+            other = self._next_cpu()
+            if other is not None:
+                return other
+        turns.begin(stepping)
+        return self.engine.cpus[stepping]
 
     def _interrupted(self, index: int) -> None:
         """A CPU that had nothing to take has an interrupt."""

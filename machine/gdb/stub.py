@@ -34,7 +34,10 @@ class GdbStub:
         monitor: dict[str, Callable[[str], str]] | None = None,
     ) -> None:
         self.paused = True
-        self.stepping = False
+        self.stepping: int | None = None
+        self.runs: frozenset[int] | None = None
+        self._thread = 0
+        self._stopped = 0
         self._send = send
         self._kill = kill
         self._monitor = monitor or {}
@@ -53,7 +56,8 @@ class GdbStub:
         self._computer = computer
         self._over = False
         computer.debugger = self
-        self._apply(computer.engine.cpus[0])
+        self._thread = self._stopped = 0
+        self._apply(computer)
 
     # -- machine.debugger.Debugger
 
@@ -71,11 +75,11 @@ class GdbStub:
         """Pause if this is something that GDB wants to see."""
         if stop is Stop.WATCHPOINT:
             watch, physical = cpu.touched()
-            self._pause(SIGTRAP, self._watch_reason(watch, physical))
+            self._pause(cpu, SIGTRAP, self._watch_reason(watch, physical))
         elif stop is Stop.BREAKPOINT:
-            self._pause(SIGTRAP, b"hwbreak:;")
-        elif self.stepping and not self._goes_on(cpu):
-            self._pause(SIGTRAP)
+            self._pause(cpu, SIGTRAP, b"hwbreak:;")
+        elif self.stepping == cpu.index and not self._goes_on(cpu):
+            self._pause(cpu, SIGTRAP)
 
     def ended(self, cpu: Cpu, result: Any) -> None:
         """Show a crash before the machine is gone; say good-bye otherwise."""
@@ -83,7 +87,7 @@ class GdbStub:
         if not self._connected:
             self.paused = False
         elif isinstance(result, Exception) or getattr(result, "kind", None) == "crashed":
-            self._pause(SIGSEGV)
+            self._pause(cpu, SIGSEGV)
         else:
             self.paused = False
             if self._awaited and getattr(result, "kind", None) != "reset":
@@ -95,10 +99,11 @@ class GdbStub:
         rip = cpu.get(reg.RIP)
         return rip in self._range and rip not in self._breakpoints
 
-    def _pause(self, signal: int, detail: bytes = b"") -> None:
+    def _pause(self, cpu: Cpu, signal: int, detail: bytes = b"") -> None:
         self.paused = True
-        self.stepping = False
-        self._reason = b"T%02x%bthread:1;" % (signal, detail)
+        self.stepping = None
+        self._thread = self._stopped = cpu.index
+        self._reason = b"T%02x%bthread:%x;" % (signal, detail, cpu.index + 1)
 
     def _watch_reason(self, watch: Watch, physical: int) -> bytes:
         for (_kind, linear, _size), each in self._watches.items():
@@ -122,16 +127,16 @@ class GdbStub:
         self._watches.clear()
         computer = self._computer
         if computer is not None:
-            self._apply(computer.engine.cpus[0])
-        self._resume(step=False)
+            self._apply(computer)
+        self._resume()
         self._connected = self._awaited = False
 
     def handle(self, packet: bytes) -> None:
         """Take one packet. It is answered when the guest stands still; an interrupt makes it do so."""
         if packet != INTERRUPT:
             self._packets.append(packet)
-        elif self._awaited:
-            self._pause(SIGINT)
+        elif self._awaited and self._computer is not None:
+            self._pause(self._computer.cpu, SIGINT)
 
     def _answer(self, packet: bytes) -> bytes | None:
         handler = _COMMANDS.get(packet[:1])
@@ -147,11 +152,22 @@ class GdbStub:
     def _why(self, _computer: Computer, _rest: bytes) -> bytes:
         return self._reason
 
-    def _thread(self, _computer: Computer, _rest: bytes) -> bytes:
+    def _cpu(self, computer: Computer) -> Cpu:
+        """The thread that GDB looks at."""
+        return computer.engine.cpus[self._thread]
+
+    def _choose_thread(self, computer: Computer, rest: bytes) -> bytes:
+        """Hg: which thread registers and memory are of. What runs, vCont says."""
+        if rest[:1] == b"g" and rest[1:] not in (b"0", b"-1"):
+            self._thread = _thread(computer, rest[1:])
+        return _OK
+
+    def _is_alive(self, computer: Computer, rest: bytes) -> bytes:
+        _thread(computer, rest)
         return _OK
 
     def _read_registers(self, computer: Computer, _rest: bytes) -> bytes:
-        return b"".join(target.read_registers(computer.engine.cpus[0])).hex().encode()
+        return b"".join(target.read_registers(self._cpu(computer))).hex().encode()
 
     def _write_registers(self, computer: Computer, rest: bytes) -> bytes:
         data = bytes.fromhex(rest.decode("ascii"))
@@ -159,21 +175,21 @@ class GdbStub:
         for number, register in enumerate(target.REGISTERS):
             value, at = data[at : at + register.size], at + register.size
             if len(value) == register.size:
-                target.write_register(computer.engine.cpus[0], number, value)
+                target.write_register(self._cpu(computer), number, value)
         return _OK
 
     def _read_register(self, computer: Computer, rest: bytes) -> bytes:
-        return target.read_registers(computer.engine.cpus[0])[_index(rest)].hex().encode()
+        return target.read_registers(self._cpu(computer))[_index(rest)].hex().encode()
 
     def _write_register(self, computer: Computer, rest: bytes) -> bytes:
         number, _, value = rest.partition(b"=")
         data = bytes.fromhex(value.decode("ascii"))
-        return _OK if target.write_register(computer.engine.cpus[0], _index(number), data) else _BAD
+        return _OK if target.write_register(self._cpu(computer), _index(number), data) else _BAD
 
     def _read_memory(self, computer: Computer, rest: bytes) -> bytes:
         address, size = _place(rest)
         data = b""
-        memory = computer.linear(computer.engine.cpus[0])
+        memory = computer.linear(self._cpu(computer))
         while len(data) < size:
             part = min(size - len(data), 4096 - ((address + len(data)) & 0xFFF))
             try:
@@ -197,7 +213,7 @@ class GdbStub:
         address, size = _place(where)
         if size != len(data):
             return _BAD
-        memory = computer.linear(computer.engine.cpus[0])
+        memory = computer.linear(self._cpu(computer))
         pages = range(address & ~0xFFF, address + size, 4096)
         targets = [memory.physical(max(page, address)) for page in pages]
         for page, physical in zip(pages, targets, strict=True):
@@ -205,46 +221,60 @@ class GdbStub:
             computer.memory.write(physical, data[first : page + 4096 - address])
         return _OK
 
-    def _continue(self, _computer: Computer, rest: bytes) -> None:
-        return self._go(rest, step=False)
+    def _continue(self, computer: Computer, rest: bytes) -> None:
+        if rest:
+            self._cpu(computer).set(reg.RIP, _number(rest))
+        self._resume()
 
-    def _step(self, _computer: Computer, rest: bytes) -> None:
-        return self._go(rest, step=True)
+    def _step(self, computer: Computer, rest: bytes) -> None:
+        if rest:
+            self._cpu(computer).set(reg.RIP, _number(rest))
+        self._resume(self._thread)
 
-    def _go(self, rest: bytes, *, step: bool) -> None:
-        if rest and self._computer is not None:
-            self._computer.engine.cpus[0].set(reg.RIP, _number(rest))
-        self._range = range(0)
-        self._resume(step)
-
-    def _resume(self, step: bool) -> None:
+    def _resume(self, step: int | None = None, runs: frozenset[int] | None = None, within: range = range(0)) -> None:
+        """Let the guest go on: CPU `step` by single instructions as long as it is `within`, and all others that `runs` names."""
         computer = self._computer
         if computer is not None and not self._over:
-            computer.engine.cpus[0].pass_breakpoint()
-        self.stepping = step and not self._over
+            computer.engine.cpus[self._stopped if step is None else step].pass_breakpoint()
+        self.stepping = None if self._over else step
+        self.runs = runs
+        self._range = within
         self.paused = False
         self._awaited = True
 
-    def _v_packet(self, _computer: Computer, rest: bytes) -> bytes | None:
+    def _v_packet(self, computer: Computer, rest: bytes) -> bytes | None:
         if rest == b"Cont?":
             return b"vCont;c;C;s;S;r"
         if rest.startswith(b"Kill"):
-            self._killed(_computer, rest)
+            self._killed(computer, rest)
             return _OK
         if not rest.startswith(b"Cont;"):
             return _UNSUPPORTED
-        action = rest.split(b";")[1].partition(b":")[0]
-        if action[:1] == b"r":
-            first, _, end = action[1:].partition(b",")
-            self._range = range(_number(first), _number(end))
-            self._resume(step=True)
-        elif action[:1] in b"cC" and action:
-            self._go(b"", step=False)
-        elif action[:1] in b"sS" and action:
-            self._go(b"", step=True)
-        else:
-            return _BAD
+        actions = self._actions(computer, rest.split(b";")[1:])
+        steps = [index for index, action in actions.items() if action[:1] in b"sSr"]
+        step = self._thread if self._thread in steps else steps[0] if steps else None
+        runs = frozenset(index for index, action in actions.items() if index == step or action[:1] in b"cC")
+        within = range(0)
+        if step is not None and actions[step][:1] == b"r":
+            first, _, end = actions[step][1:].partition(b",")
+            within = range(_number(first), _number(end))
+        self._resume(step, runs if len(runs) < len(computer.engine.cpus) else None, within)
         return None
+
+    @staticmethod
+    def _actions(computer: Computer, words: list[bytes]) -> dict[int, bytes]:
+        """What vCont says of each CPU: the leftmost action that names it, or names none. ValueError."""
+        found: dict[int, bytes] = {}
+        for word in words:
+            action, _, thread = word.partition(b":")
+            if action[:1] not in (b"c", b"C", b"s", b"S", b"r"):
+                raise ValueError(word)
+            everyone = thread in (b"", b"-1")
+            for index in range(len(computer.engine.cpus)) if everyone else (_thread(computer, thread),):
+                found.setdefault(index, action)
+        if not found:
+            raise ValueError(words)
+        return found
 
     def _insert(self, computer: Computer, rest: bytes) -> bytes:
         kind, linear, size = _point(rest)
@@ -253,11 +283,11 @@ class GdbStub:
         if kind in (b"0", b"1"):
             self._breakpoints.add(linear)
         elif kind in _WATCH_KINDS and 1 <= size <= 4096:
-            physical = computer.linear(computer.engine.cpus[0]).physical(linear)
+            physical = computer.linear(self._cpu(computer)).physical(linear)
             self._watches[kind, linear, size] = Watch(physical, size, *_WATCH_KINDS[kind])
         else:
             return _UNSUPPORTED
-        self._apply(computer.engine.cpus[0])
+        self._apply(computer)
         return _OK
 
     def _remove(self, computer: Computer, rest: bytes) -> bytes:
@@ -266,12 +296,13 @@ class GdbStub:
             self._breakpoints.discard(linear)
         else:
             self._watches.pop((kind, linear, size), None)
-        self._apply(computer.engine.cpus[0])
+        self._apply(computer)
         return _OK
 
-    def _apply(self, cpu: Cpu) -> None:
-        cpu.set_breakpoints(frozenset(self._breakpoints))
-        cpu.set_watches(tuple(self._watches.values()))
+    def _apply(self, computer: Computer) -> None:
+        for cpu in computer.engine.cpus:
+            cpu.set_breakpoints(frozenset(self._breakpoints))
+            cpu.set_watches(tuple(self._watches.values()))
 
     def _detach(self, _computer: Computer, _rest: bytes) -> bytes:
         self.disconnected()
@@ -289,6 +320,13 @@ class GdbStub:
             part = target.description()[offset : offset + min(size, LARGEST - 5)]
             more = offset + len(part) < len(target.description())
             return (b"m" if more else b"l") + escape(part)
+        if rest == b"C":
+            return b"QC%x" % (self._thread + 1)
+        if rest == b"fThreadInfo":
+            return b"m" + b",".join(b"%x" % (cpu.index + 1) for cpu in computer.engine.cpus)
+        if rest.startswith(b"ThreadExtraInfo,"):
+            index = _thread(computer, rest.partition(b",")[2])
+            return f"CPU {index}, {computer.turns.states[index]}".encode().hex().encode()
         if rest.startswith(b"Rcmd,"):
             return self._run_monitor(bytes.fromhex(rest[5:].decode("ascii")).decode("utf-8", "replace"))
         return _QUERIES.get(rest.partition(b":")[0], _UNSUPPORTED)
@@ -303,11 +341,11 @@ class GdbStub:
         return _OK if rest == b"StartNoAckMode" else _UNSUPPORTED
 
 
-_QUERIES = {b"C": b"QC1", b"fThreadInfo": b"m1", b"sThreadInfo": b"l", b"Attached": b"1", b"Symbol": _OK}
+_QUERIES = {b"sThreadInfo": b"l", b"Attached": b"1", b"Symbol": _OK}
 _COMMANDS: dict[bytes, Callable[[GdbStub, Computer, bytes], bytes | None]] = {
     b"?": GdbStub._why,
-    b"H": GdbStub._thread,
-    b"T": GdbStub._thread,
+    b"H": GdbStub._choose_thread,
+    b"T": GdbStub._is_alive,
     b"g": GdbStub._read_registers,
     b"G": GdbStub._write_registers,
     b"p": GdbStub._read_register,
@@ -332,6 +370,14 @@ def _number(text: bytes) -> int:
     if not text or len(text) > 16 or text.strip(b"0123456789abcdefABCDEF"):
         raise ValueError(text)
     return int(text, 16)
+
+
+def _thread(computer: Computer, text: bytes) -> int:
+    """The index of the CPU that is thread `text`: GDB counts from 1. ValueError for one that is not there."""
+    index = _number(text) - 1
+    if not 0 <= index < len(computer.engine.cpus):
+        raise ValueError(text)
+    return index
 
 
 def _index(text: bytes) -> int:
