@@ -27,12 +27,16 @@ from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
-from machine.turns import ALONE, BLOCK_TIME, HALTED, RUNNING, TURN, WAITING, Turns
+from machine.turns import ALONE, BLOCK_TIME, FIRST_BLOCKS, HALTED, RUNNING, TURN, WAITING, Turns
 
 if TYPE_CHECKING:
     from machine.devices.dma import Dma
 
 _STI, _MOV_SS, _POP_SS = 0xFB, 0x8E, 0x17
+
+FIRST_LOOK, LAST_LOOK = 50_000, 5_000_000
+"""Nanoseconds after which to look whether a CPU takes interrupts again, while one waits for that: at first, and after a while.
+No engine tells of STI, and the CPU may spin from there on without a trap."""
 
 
 def _in_long_mode(cpu: Cpu) -> bool:
@@ -84,6 +88,9 @@ class Computer:
         if self._several:
             self.idle.spun = self._spun
         self._began = 0
+        self._blocks = ALONE
+        self._look = FIRST_LOOK
+        self._masked = False
         self._end_of_turn: int | None = None
         self._random = random.Random(0x6376_6D62) if self.virtual else None
         self._deferred: deque[Callable[[], None]] = deque()
@@ -202,6 +209,8 @@ class Computer:
             self.engine.kick()
         if self._end_of_turn is not None and self._end_of_turn <= self.clock.now():
             self._give_way()
+        elif self._masked:
+            self.engine.kick()
 
     def read_msr(self, cpu: Cpu, index: int) -> int | None:
         """RDMSR."""
@@ -491,6 +500,11 @@ class Computer:
                 left = None if deadline is None else deadline - self.clock.now()
                 if self._several and not self.virtual and turns.contended():
                     left = TURN if left is None else min(left, TURN)
+                if self._masked and not self.virtual:
+                    left = self._look if left is None else min(left, self._look)
+                    self._look = min(2 * self._look, LAST_LOOK)
+                elif not self._masked:
+                    self._look = FIRST_LOOK
                 self._alarm.set(left)
                 if self._attention:
                     continue
@@ -516,9 +530,9 @@ class Computer:
     def _count_turn(self, stop: Stop) -> None:
         """A CPU came back that would go on."""
         if stop is Stop.TURN_OVER:
-            blocks = self.turns.used_up()
+            self.turns.used_up()
             if isinstance(self.clock, VirtualClock):
-                self.clock.jump_to(self._began + blocks * BLOCK_TIME)
+                self.clock.jump_to(self._began + self._blocks * BLOCK_TIME)
         elif stop is Stop.KICKED and self._end_of_turn is not None and self._end_of_turn <= self.clock.now():
             self.turns.used_up()
 
@@ -541,7 +555,8 @@ class Computer:
                 turns.drowsy.discard(index)
                 self.idle.switch(index)
                 contended = turns.contended()
-                cpu.begin_turn(turns.blocks[index] if contended else ALONE)
+                self._blocks = turns.blocks[index] if contended else ALONE
+                cpu.begin_turn(self._blocks)
                 self._began = self.clock.now()
                 self._end_of_turn = self._began + TURN if contended else None
             return cpu
@@ -550,11 +565,13 @@ class Computer:
     def _next_of_debugger(self, stepping: int, debugger: Debugger) -> Cpu:
         """The CPU that a debugger steps, or one that has a turn between two steps."""
         turns = self.turns
-        if debugger.runs != frozenset((stepping,)) and turns.current == stepping and turns.contended():
-            turns.over = True
-            other = self._next_cpu()
-            if other is not None:
-                return other
+        if debugger.runs != frozenset((stepping,)):
+            if turns.current == stepping and turns.contended():
+                turns.over = True
+            if turns.over or turns.current != stepping:
+                other = self._next_cpu()
+                if other is not None and other.index != stepping and not turns.over:
+                    return other
         turns.begin(stepping)
         return self.engine.cpus[stepping]
 
@@ -610,6 +627,7 @@ class Computer:
 
     def _prepare(self, cpu: Cpu) -> None:
         """Deliver what waits for this CPU before it runs on."""
+        self._masked = False
         source = self.interrupts
         if source is not None and source.local_apics[cpu.index].nmi_pending and _in_long_mode(cpu):
             source.take_nmi(cpu.index)
@@ -618,6 +636,10 @@ class Computer:
         if not waiting and (cpu.index or not self.injectors):
             return
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
+            self._masked = waiting
+            if waiting and self._several:
+                self._blocks = FIRST_BLOCKS
+                cpu.begin_turn(FIRST_BLOCKS)
             return
         if self._in_shadow(cpu):
             if self.engine.step(cpu) is not Stop.KICKED:

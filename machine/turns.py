@@ -56,12 +56,11 @@ class Turns:
         self.current = index
         return anew
 
-    def used_up(self) -> int:
-        """The present turn was used to its end: its length. The next one is longer."""
+    def used_up(self) -> None:
+        """The present turn was used to its end. The next one is longer."""
         blocks = self.blocks[self.current]
         self.blocks[self.current] = min(2 * blocks, MOST_BLOCKS if self.others_busy() else MOST_BLOCKS_OF_ONE)
         self.over = True
-        return blocks
 
     def give_way(self) -> None:
         """The CPU waits for something, or another has woken: the present turn ends when the engine comes back."""

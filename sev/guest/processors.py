@@ -55,7 +55,8 @@ class Processors:
         page = Vmsa(self._computer.memory.read(vmsa, SIZE))
         if page.u64(SEV_FEATURES) != self._features:
             raise Malformed(
-                INVALID_INPUT, f"AP creation: the VMSA has SEV_FEATURES {page.u64(SEV_FEATURES):#x}; the guest has others"
+                INVALID_INPUT,
+                f"AP creation: the VMSA has SEV_FEATURES {page.u64(SEV_FEATURES):#x}; the guest has others",
             )
         return page
 

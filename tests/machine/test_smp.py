@@ -269,3 +269,21 @@ def test_each_processor_has_translations_of_its_own(bare: Bare) -> None:
     here += "c70302000000 f390 833b03 75f9"
     assert bare.run(here + DONE) == "done"
     assert (cpu.get(reg.R8), cpu.get(reg.R9)) == (0, 0x55)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("clock", ["real", "virtual"])
+def test_an_interrupt_that_came_while_they_were_off_is_taken_behind_sti(cpus: int, clock: str) -> None:
+    """Without a trap, a timer or a HLT after that: nothing tells of STI."""
+    machine = Bare(VirtualClock() if clock == "virtual" else None, cpus=cpus)
+    try:
+        Board(machine.computer, HostConsole(lambda data: None))
+        machine.computer.memory.write(HANDLER, bytes.fromhex(DONE))
+        machine.gate(0x40, HANDLER)
+        # with interrupts off: send it to ourselves, spend some time, say so; then sti; and spin
+        trap = "66ba0005 ee" if clock == "virtual" and cpus == 1 else ""  # virtual time of one CPU moves by traps
+        code = "fa" + ipi(0x44040) + "b900008000 ffc9 75fc 66ba0105 ee fb 9090"
+        assert machine.run(code + trap + f"eb{256 - 2 - len(bytes.fromhex(trap)):02x}") == "done"
+        assert len(machine.outs) >= 1
+    finally:
+        machine.close()
