@@ -1,0 +1,75 @@
+"""Real guests on several CPUs: TamaGo through UEFI's services and through its own trampoline, Linux."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from linux_guest import PATIENCE, PROMPT, ask, find_linux
+
+from cvmboot import VirtualMachine
+
+Boot = Callable[..., VirtualMachine]
+BOARDS = ("microvm", "firecracker", "cloud_hypervisor", "gcp")
+CPUS = 4
+_MOST_TRIES = 40
+
+
+def _cpus_of(vm: VirtualMachine) -> set[int]:
+    """Those on which the 16 goroutines of one `smp 16` ran."""
+    vm.sendline("smp 16")
+    vm.expect(r"(\d+) cores detected, launching 16 goroutines")
+    assert int(vm.match[1]) == CPUS
+    vm.expect(r"Total +16")
+    told = {int(cpu): int(count) for cpu, count in re.findall(r"CPU +(\d+) +(\d+):", vm.before)}
+    assert sum(told.values()) == 16
+    vm.expect("> ")
+    return set(told)
+
+
+def _reaches_every_cpu(vm: VirtualMachine) -> None:
+    """Which CPU takes a goroutine is chance, as on any machine: all do, in a few tries."""
+    seen: set[int] = set()
+    for _ in range(_MOST_TRIES):
+        seen |= _cpus_of(vm)
+        if len(seen) == CPUS:
+            return
+    raise AssertionError(f"only CPUs {sorted(seen)} of {CPUS} ran goroutines")
+
+
+@pytest.mark.parametrize("snp", [False, True])
+def test_goroutines_spread_over_all_cpus_that_uefi_starts(boot: Boot, program: Callable[..., Path], snp: bool) -> None:
+    vm = boot(program("tamago-sev-example.efi"), cpus=CPUS, snp=snp, timeout=60)
+    vm.expect("> ")
+    _reaches_every_cpu(vm)
+    vm.sendline("halt")
+    assert vm.wait(30) == 0
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_goroutines_spread_over_all_cpus_that_tamago_starts_itself(
+    boot: Boot, program: Callable[..., Path], board: str
+) -> None:
+    """INIT, start-up IPIs, and a trampoline from real mode to long mode."""
+    vm = boot(program(f"tamago-example-{board}.elf"), cpus=CPUS, timeout=60)
+    vm.expect("> ")
+    _reaches_every_cpu(vm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE + 100)
+def test_linux_brings_both_cpus_up(boot: Boot, esp: Callable[..., Path]) -> None:
+    linux = find_linux()
+    folder = esp({"vmlinuz.efi": linux.kernel, "initrd.gz": linux.initrd()})
+    arguments = "console=ttyS0 initrd=\\initrd.gz rdinit=/bin/sh"
+    vm = boot(folder / "vmlinuz.efi", esp=folder, cpus=2, args=arguments, timeout=PATIENCE)
+    vm.expect("smp: Brought up 1 node, 2 CPUs")
+    vm.expect(PROMPT)
+    ask(vm, "/bin/busybox --install -s /bin; dmesg -n 1; mount -t proc proc /proc; mount -t sysfs sys /sys")
+    assert ask(vm, "cat /sys/devices/system/cpu/online") == "0-1"
+    assert ask(vm, "grep -c ^processor /proc/cpuinfo") == "2"
+    for cpu in ("1", "0", "1"):
+        assert ask(vm, f"taskset {int(cpu) + 1} cut -d' ' -f39 /proc/self/stat") == cpu
+    log = ask(vm, "dmesg")
+    for trouble in ("BUG:", "WARNING:", "Oops", "Call Trace", "rcu_sched detected stalls"):
+        assert trouble not in log
