@@ -48,7 +48,7 @@ def play_on_worker(settings: Settings, records: list[Record], *contents: bytes) 
                 record["fields"][key] = path
         with tempfile.TemporaryDirectory(prefix="kept-", dir=here) as kept:
             record["folder"] = Path(kept) if record["keep"] else None
-            result = _played(settings["run"], record)
+            result = _played(settings["run"], record, here)
             if record["keep"]:
                 result["files"] = _kept(Path(kept))
     except OSError as error:
@@ -73,8 +73,8 @@ def _placed(here: Path, digest: str, name: str, is_folder: bool, data: bytes) ->
 class _Player:
     """The process beside one thread of a worker. All but `play` is called with _lock held."""
 
-    def __init__(self) -> None:
-        self._crew = LocalCrew(1, {}, play, largest=1, depth=1)
+    def __init__(self, scratch: Path) -> None:
+        self._crew = LocalCrew(1, {"scratch": str(scratch)}, play, largest=1, depth=1)
         self.busy = False
 
     def play(self, record: Record) -> dict[str, Any]:
@@ -97,14 +97,14 @@ class _Player:
             self._crew.close()
 
 
-def _played(run: str, record: Record) -> dict[str, Any]:
+def _played(run: str, record: Record, scratch: Path) -> dict[str, Any]:
     thread = threading.get_ident()
     with _lock:
         if run in _left:
             raise CvmbootError("this run is over")
         for other in [key for key in _players if key[0] != run and key[1] == thread]:
             _players.pop(other).end()  # of a run that ended without a word
-        player = _players.get((run, thread)) or _Player()
+        player = _players.get((run, thread)) or _Player(scratch)
         _players[run, thread] = player
         player.busy = True
     try:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def matrix(
     if list_cases:
         _list(cases, as_json)
         return
-    run = _Run(file, cases, jobs, output, trace, junit, as_json, resume, fail_fast, cluster)
+    run = _Run(file, cases, jobs, output, trace, junit, as_json, resume, fail_fast, cluster, not only)
     with _signals():
         raise typer.Exit(run.run())
 
@@ -190,7 +191,9 @@ class _Run:
         resume: bool,
         fail_fast: bool,
         cluster: str | None,
+        all_cases: bool,
     ) -> None:
+        self._all = all_cases
         self._file = file
         self._cases = cases
         self._jobs = min(jobs or len(os.sched_getaffinity(0)), len(cases))
@@ -222,8 +225,8 @@ class _Run:
             return BROKEN_PIPE
         finally:
             if journal is not None:
-                # Lines of cases that were not chosen by --only stay.
-                journal.close(False)
+                # Lines of cases that are no more go, those of cases that --only did not choose stay.
+                journal.close(complete and self._all)
             self._conclude(complete)
         assert self._matrix is not None
         return min((status for status in self._matrix.tally if status), default=0)
@@ -241,9 +244,14 @@ class _Run:
         return Journal(self._output / RESULTS, self._resume, options_digest(), "matrix", replace=True)
 
     def _run(self, folders: "Folders", contents: "Contents", journal: "Journal | None") -> None:
+        with tempfile.TemporaryDirectory(prefix="cvmboot-matrix-", ignore_cleanup_errors=True) as scratch:
+            self._deal(*self._crew(contents, scratch), folders, contents, journal)
+
+    def _deal(
+        self, crew: "Crew", most_attempts: int, folders: "Folders", contents: "Contents", journal: "Journal | None"
+    ) -> None:
         from cvmboot.matrix.run import Matrix
 
-        crew, most_attempts = self._crew(contents)
         try:
             with self._shown() as shown:
                 self._matrix = Matrix(
@@ -262,7 +270,7 @@ class _Run:
         finally:
             crew.close()
 
-    def _crew(self, contents: "Contents") -> "tuple[Crew, int]":
+    def _crew(self, contents: "Contents", scratch: str) -> "tuple[Crew, int]":
         """Who runs the cases, and how often each may be tried."""
         if self._cluster:
             from cvmboot.crew.dealer import MOST_ATTEMPTS
@@ -273,7 +281,7 @@ class _Run:
         from cvmboot.matrix.worker import play
 
         # A process of this machine dies of what it runs: to run that again would hide it.
-        return LocalCrew(self._jobs, {}, play, largest=1, depth=1, news=self._news), 1
+        return LocalCrew(self._jobs, {"scratch": scratch}, play, largest=1, depth=1, news=self._news), 1
 
     def _news(self, chunk: "Chunk", text: str) -> None:
         if self._matrix is not None:

@@ -80,10 +80,12 @@ class _Watched(VirtualMachine):
 
 
 class Play:
-    """One case: `record` is what `Case.record` made. `news` is told what the case waits for."""
+    """One case: `record` is what `Case.record` made, `scratch` a folder for what need not last. `news` is told what the case
+    waits for."""
 
-    def __init__(self, record: Record, news: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, record: Record, scratch: Path, news: Callable[[str], None]) -> None:
         self._record = record
+        self._scratch = scratch
         self._news = news
         self._never = [re.compile(pattern, re.MULTILINE) for pattern in record["never"]]
         self._deadline = 0.0
@@ -92,12 +94,15 @@ class Play:
         """The result: `status` (0, FAILED, OUR_ERROR), `reason`, how long it took, and how the machine ended."""
         began = time.monotonic()
         self._deadline = began + self._record["timeout"]
-        with tempfile.TemporaryDirectory(prefix="cvmboot-case-") as scratch:
-            folder = self._record["folder"]
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-            with (folder or Path(scratch)).joinpath(CONSOLE_LOG).open("wb", buffering=0) as log:
-                result = self._played(log, self._fields(Path(scratch), folder))
+        try:
+            with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
+                folder = self._record["folder"]
+                if folder is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+                with (folder or Path(scratch)).joinpath(CONSOLE_LOG).open("wb", buffering=0) as log:
+                    result = self._played(log, self._fields(Path(scratch), folder))
+        except OSError as error:
+            result = {"status": OUR_ERROR, "reason": f"{error.filename or CONSOLE_LOG}: {error.strerror or error}"}
         return {
             "index": self._record["index"],
             "source": self._record["source"],
@@ -122,15 +127,16 @@ class Play:
             return {"status": OUR_ERROR, "reason": str(error)}
         except CvmbootError as error:
             return self._refused(str(error))
+        except Exception as error:
+            return _broken(error)
         result: Result = {"status": SUCCESS, "reason": ""}
         try:
             self._follow(machine)
             self._end(machine)
         except _Differs as difference:
             result = {"status": FAILED, "reason": str(difference), **difference.told}
-        except Exception as error:  # ours, or the engine's: the other cases go on
-            name = "" if isinstance(error, CvmbootError) else f"internal error: {type(error).__name__}: "
-            result = {"status": OUR_ERROR, "reason": f"{name}{error}"}
+        except Exception as error:
+            result = _broken(error)
         finally:
             self._news("switches off")
             machine.close()
@@ -228,6 +234,12 @@ class Play:
         if (status is not None and machine.exitstatus != status) or (outcome is not None and kind != outcome):
             reason = f"the machine {_ending(machine)}, which is status {machine.exitstatus}"
             raise _Differs(reason, wanted=wanted)
+
+
+def _broken(error: Exception) -> Result:
+    """Something of ours, or of the engine's: the other cases go on."""
+    name = "" if isinstance(error, CvmbootError) else f"internal error: {type(error).__name__}: "
+    return {"status": OUR_ERROR, "reason": f"{name}{error}"}
 
 
 def _ending(machine: _Watched) -> str:

@@ -9,7 +9,7 @@ from cvmboot.crew.chunk import OUR_ERROR
 
 CONSOLE_LINES = 15
 """Lines of the console's end that are shown."""
-_CRASH_LINES = 4
+_CRASH_LINES, _WARNINGS = 4, 4
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[ -/]*[0-~])")
 """Terminal escapes of ECMA-48: control sequences, operating system commands, others."""
 _LINE_ENDS = re.compile(r"\r*\n\r*")
@@ -55,6 +55,8 @@ def details(result: Result) -> list[str]:
     elif nearest := result.get("nearest"):
         lines.append(f"+ shown:   {plain_text(nearest)}")
     lines += [f"! {plain_text(line)}" for line in result.get("crash", [])[:_CRASH_LINES]]
+    warnings = result.get("warnings", []) if result["status"] else []
+    lines += [f"warning: {plain_text(line)}" for warning in warnings[:_WARNINGS] for line in warning.splitlines()[:2]]
     if end := result.get("console_end"):
         shown = plain_text(end).rstrip("\n").split("\n")
         lines.append("the console ends with:")

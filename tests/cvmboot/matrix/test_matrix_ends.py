@@ -96,8 +96,9 @@ def test_a_process_that_hangs_is_killed(loops: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_at_once_and_keeps_results(loops: Path, tmp_path: Path, number: signal.Signals) -> None:
     kept, junit = tmp_path / "kept", tmp_path / "junit.xml"
-    command = words(loops, "--jobs", 2, "-o", kept, "--junit", junit)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    (scratch := tmp_path / "scratch").mkdir()
+    command, where = words(loops, "--jobs", 2, "-o", kept, "--junit", junit), os.environ | {"TMPDIR": str(scratch)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where) as process:
         _until(lambda: _in_work(kept) and (kept / "results.jsonl").read_text().count("\n") == 2)
         children = children_of(process.pid)
         assert children
@@ -105,7 +106,7 @@ def test_a_signal_ends_all_at_once_and_keeps_results(loops: Path, tmp_path: Path
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert len(said.splitlines()) == 1 and "stopped after 2 cases" in said and "1 not run; --resume goes on" in said
-    assert not alive(children)
+    assert not alive(children) and not list(scratch.iterdir())
     suite = ElementTree.parse(junit).getroot()
     assert (suite.attrib["tests"], suite.attrib["skipped"]) == ("3", "1")
 
