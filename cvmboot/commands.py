@@ -9,10 +9,11 @@ import typer
 from cvmboot import attest, deploy_commands, image_commands, measure_command, platform_commands, snapshot_commands
 from cvmboot.arguments import OPTIONS, fields_of
 from cvmboot.errors import UsageError
+from cvmboot.help_text import lay_out
 from cvmboot.matrix.command import MATRIX_EXAMPLES, MATRIX_HELP, matrix
 from cvmboot.option_parameters import parameter
 
-RUN_HELP = """Boot an EFI application (PE32+ for x86-64). The terminal becomes its console.
+RUN_HELP = """Boot an EFI application, a disk image or an ELF unikernel. The terminal becomes its console.
 
 Keys: Ctrl-A X leaves, Ctrl-A H shows the keys; all others go to the guest, Ctrl-C too.
 Standard input may be a pipe: it is typed on the console, and its end does not end the guest.
@@ -26,15 +27,32 @@ EXAMPLES = """Examples:
 \b
   cvmboot run go-boot.efi
   printf 'info\\nshutdown\\n' | cvmboot run go-boot.efi --timeout 10
-  cvmboot run BOOTX64.EFI --esp ./esp --vars vars.bin --memory 4G
+  cvmboot run BOOTX64.EFI --esp ./esp --vars vars.json --memory 4G
   cvmboot run --snp --platform ./chip tamago-sev-example.efi
   cvmboot run app.efi --args "-v one two" --trace calls.jsonl
   cvmboot run --restore prompt.snap
 """
 
+OVERVIEW = """Boot EFI applications in a fraction of a second: no firmware image, no hypervisor, no root.
+
+Emulates SEV-SNP guests, verifies attestation reports, makes disk images, deploys them to clouds. More: cvmboot COMMAND --help.
+"""
+OVERVIEW_EXAMPLES = """Examples:
+
+\b
+  cvmboot demo
+  cvmboot run go-boot.efi
+  printf 'info\\nshutdown\\n' | cvmboot run go-boot.efi --timeout 10
+  cvmboot run --snp tamago-sev-example.efi
+  cvmboot matrix boots.toml --junit junit.xml
+  cvmboot attest verify report.bin
+  cvmboot image build app.efi -o disk.raw
+  cvmboot deploy ec2 app.efi --snp --dry-run
+"""
+
 app = typer.Typer(
     name="cvmboot",
-    help="Boot EFI applications in a fraction of a second: no firmware image, no hypervisor, no root.",
+    help=OVERVIEW,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,7 +73,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=EXAMPLES)
+@app.callback(epilog=OVERVIEW_EXAMPLES)
 def _main(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and end.", callback=_version, is_eager=True)
@@ -72,7 +90,7 @@ def _demo() -> None:
     raise typer.Exit(demo())
 
 
-_IMAGE = typer.Argument(help="The EFI application; none with --restore.", metavar="[IMAGE]", show_default=False)
+_IMAGE = typer.Argument(help="What to boot; nothing with --restore.", metavar="[IMAGE]", show_default=False)
 _run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
         inspect.Parameter(
@@ -90,29 +108,11 @@ app.add_typer(deploy_commands.app, name="deploy")
 app.add_typer(snapshot_commands.app, name="snapshot")
 for _command in (deploy_commands.status, deploy_commands.console, deploy_commands.destroy, deploy_commands.gc):
     app.command(_command.__name__, hidden=True)(_command)  # the short way to `deploy status` and the others
-app.command("matrix", help=MATRIX_HELP, epilog=MATRIX_EXAMPLES)(matrix)
 app.command("run", help=RUN_HELP, epilog=EXAMPLES)(_run)
+app.command("matrix", help=MATRIX_HELP, epilog=MATRIX_EXAMPLES)(matrix)
 
 
-def _laid_out(text: str | None) -> str | None:
-    """An epilog whose examples stay on lines of their own: typer makes one paragraph of what no empty line parts."""
-    if not isinstance(text, str) or "\b\n" not in text:
-        return text
-    before, *blocks = text.replace("[", "\\[").split("\b\n")
-    lines = [line for block in blocks for line in block.strip("\n").split("\n") if line.strip()]
-    return "\n\n".join((before.strip(), *lines))
-
-
-def _lay_out(part: typer.Typer) -> None:
-    infos: list[Any] = [*part.registered_commands, *filter(None, (part.registered_callback,)), part.info]
-    for info in infos:
-        info.epilog = _laid_out(info.epilog)
-    for group in part.registered_groups:
-        if group.typer_instance is not None:
-            _lay_out(group.typer_instance)
-
-
-_lay_out(app)
+lay_out(app)
 
 
 def run_command_line(words: list[str]) -> int:
@@ -123,8 +123,6 @@ def run_command_line(words: list[str]) -> int:
         # typer has click's exceptions in a package of its own; what they have in common is this method.
         if not hasattr(error, "format_message"):
             raise
-        commands = ("run", "snapshot", "attest", "platform", "measure", "image", "deploy", "matrix")
-        named = words[:1] and words[0] in commands
-        command = f"cvmboot {words[0]}" if named else "cvmboot"
+        command = getattr(getattr(error, "ctx", None), "command_path", "cvmboot")
         raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     return int(result or 0)

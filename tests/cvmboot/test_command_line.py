@@ -178,3 +178,19 @@ def test_an_error_of_our_own_is_one_line(sample, debug):
             "cvmboot: internal error: ZeroDivisionError: for the test; run again with --debug"
         )
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("matrix",), ("measure",), ("image", "build"), ("deploy", "ec2")])
+def test_help_has_its_examples_on_lines_of_their_own(cvmboot, words):
+    lines = [line.strip() for line in cvmboot(*words, "--help").stdout.decode().splitlines()]
+    examples = lines[lines.index("Examples:") + 1 :]
+    assert sum(line.startswith(" ".join(("cvmboot", *words))) for line in examples) >= 3
+    # A paragraph of ours is not broken where our source is.
+    assert not any(line in ("error; 4 it crashed;", "reads the output.", "mistake in FILE;") for line in lines)
+
+
+def test_a_mistake_names_the_help_of_its_command(cvmboot):
+    for words, command in ((("deploy", "gce", "x"), "deploy gce"), (("matrix", "--foo"), "matrix"), (("rnu",), "")):
+        done = cvmboot(*words)
+        assert done.returncode == 2
+        assert done.stderr.decode().endswith(f"see {' '.join(filter(None, ('cvmboot', command)))} --help\n")
