@@ -9,6 +9,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from machine.callbacks import nothing
+
 _CHUNK = 4096
 _DELAY = 0.01
 """Seconds that output may wait for more: one write to the host for a burst of characters."""
@@ -28,6 +30,8 @@ class HostConsole:
 
         With a gate nothing is fed, so that what the guest sees does not depend on when input came. None: there is none.
         """
+        self.on_taken: Callable[[], None] = nothing
+        """Called when the guest takes a byte: it has something to do."""
 
     def feed(self, data: bytes) -> None:
         """Queue input. The machine's `interrupt` is to be called by whoever feeds a running machine."""
@@ -66,7 +70,10 @@ class HostConsole:
 
     def read_byte(self) -> int | None:
         """Take the next byte of input."""
-        return self._input.popleft() if self.pending() else None
+        if not self.pending():
+            return None
+        self.on_taken()
+        return self._input.popleft()
 
     def write(self, data: bytes) -> None:
         """Output of the guest."""

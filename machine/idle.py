@@ -125,10 +125,13 @@ class IdleDetector:
         if looks or (polls.driver >= RUN_OF_DRIVER and self.polled()):
             if polls.since is None or (looks and polls.clocks > polls.most_clocks):
                 polls.since = now
-            self._sleep(min(max((now - polls.since) // PART, SHORT), LONG if looks else LONG_OF_DRIVER))
+            time = min(max((now - polls.since) // PART, SHORT), LONG if looks else LONG_OF_DRIVER)
+            self._sleep(time)
             self.slept += 1
             self._woke = self._spent()
-            now = self._now()
+            began, now = now, self._now()
+            if now - began < time - time // 8:
+                polls.since = None  # it was woken: something came that it may have to act upon
         elif self.spun is not None and polls.polls >= RUN:
             self.spun(polls.driver >= RUN_OF_DRIVER)
         self._last = now

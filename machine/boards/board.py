@@ -46,6 +46,7 @@ class Board:
         bus = computer.bus
         computer.on_idle = console.flush
         computer.input_waiting = console.pending
+        console.on_taken = computer.idle.effect
         self.interrupts = InterruptController(computer.clock, len(computer.engine.cpus))
         computer.connect(self.interrupts)
         self.serial = Serial16550(console, self.interrupts.line(4))

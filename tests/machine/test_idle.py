@@ -1,5 +1,9 @@
 """How long a guest that idles is made to sleep."""
 
+from machine.boards.pc import PcBoard
+from machine.clock import VirtualClock
+from machine.computer import Computer
+from machine.console import HostConsole
 from machine.idle import (
     LONG,
     LONG_OF_DRIVER,
@@ -20,11 +24,13 @@ class Guest:
         self.now = 0
         self.spent = 0
         self.slept: list[int] = []
+        self.woken_after: int | None = None
         self.detector = IdleDetector(self._sleep, lambda: self.now, lambda: self.spent)
 
     def _sleep(self, nanoseconds: int) -> None:
         self.slept.append(nanoseconds)
-        self.now += nanoseconds
+        self.now += nanoseconds if self.woken_after is None else self.woken_after
+        self.woken_after = None
 
     def compute(self, nanoseconds: int) -> None:
         self.now += nanoseconds
@@ -71,6 +77,34 @@ def test_work_starts_it_anew() -> None:
     assert guest.poll(1000)[-1] > SHORT
     guest.compute(NEAR_AFTER_SLEEP + 1)
     assert guest.poll(RUN + 1) == [SHORT] * 2
+
+
+def test_sleeps_are_short_again_behind_one_that_somebody_ended() -> None:
+    guest = Guest()
+    assert guest.poll(RUN + 1000)[-1] > 2 * SHORT
+    guest.woken_after = SHORT
+    assert guest.poll(3)[1:] == [SHORT] * 2
+
+
+def test_sleeps_are_short_again_when_the_guest_has_taken_input() -> None:
+    computer = Computer(64 << 20, clock=VirtualClock())
+    try:
+        console = HostConsole(lambda _data: None)
+        board = PcBoard(computer, console, lambda _what: None)
+        console.feed(b"x")
+        computer.idle.input_poll()
+        computer.idle.input_poll()
+        slept = computer.idle.slept
+        for _ in range(2 * RUN):
+            computer.idle.input_poll()
+        assert computer.idle.slept > slept, "it idles"
+        slept = computer.idle.slept
+        assert board.serial.read(computer.engine.cpus[0], 0, 1) == ord("x")
+        for _ in range(RUN - 1):
+            computer.idle.input_poll()
+        assert computer.idle.slept == slept, "it has something to do"
+    finally:
+        computer.close()
 
 
 def test_a_busy_host_is_no_work_of_the_guest() -> None:
