@@ -59,9 +59,9 @@ class VirtualMachine(SpawnBase):  # type: ignore[misc]  # pexpect has no type in
         trace: bool | str | Path | None = None,
         **options: Any,
     ) -> None:
+        self._machine: PoweredMachine | None = None
         if (image is None) == (restore is None):
             raise TypeError("VirtualMachine takes an image to boot, or restore=, a snapshot to go on from")
-        self._machine: PoweredMachine | None = None
         super().__init__(timeout, maxread, searchwindowsize, logfile, encoding, codec_errors)
         self.linesep = self.string_type() + (b"\r" if encoding is None else "\r")
         self.delayafterread = None

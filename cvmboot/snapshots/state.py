@@ -67,19 +67,18 @@ class Host:
 
 
 def bases_of(media: Media) -> "list[BlockDevice]":
-    """The devices under the disks' overlays. SnapshotError for a disk that the guest writes to itself."""
+    """The devices under the disks' overlays."""
     from images.block import OverlayDevice
 
-    bases: list[BlockDevice] = []
-    for path, disk in media.disks().items():
-        if not isinstance(disk.device, OverlayDevice):
-            raise SnapshotError(f"{path}: --esp-write changes it itself, so that a snapshot would not fit it for long")
-        bases.append(disk.device.base)
-    return bases
+    return [disk.device.base for disk in media.disks().values() if isinstance(disk.device, OverlayDevice)]
 
 
 def freeze(assembly: "Assembly | UnikernelAssembly", media: Media, options: "RunOptions") -> bytes:
     """The state of a machine at rest, without its memory. On its thread. SnapshotError if it cannot be frozen."""
+    if options.esp_write:
+        raise SnapshotError(
+            f"--esp-write: what the guest writes goes to {options.esp} itself, and would not fit a snapshot for long"
+        )
     firmware = assembly.firmware if isinstance(assembly, Assembly) else None
     host = Host(
         assembly.computer,
