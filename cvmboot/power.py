@@ -105,6 +105,11 @@ class PoweredMachine:
         return self._assembly
 
     @property
+    def media(self) -> Media:
+        """Image and disks. For the machine's thread."""
+        return self._media
+
+    @property
     def gdb_port(self) -> int | None:
         """The port on which GDB is waited for."""
         return self._gdb.port if self._gdb is not None else None

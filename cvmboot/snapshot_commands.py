@@ -13,8 +13,9 @@ from typer.core import TyperGroup
 
 from cvmboot.arguments import OPTIONS, fields_of, seconds
 from cvmboot.cli import complain
-from cvmboot.errors import CvmbootError, UsageError
+from cvmboot.errors import UsageError
 from cvmboot.option_parameters import parameter
+from cvmboot.options import RunOptions
 from cvmboot.progress import progress_bar
 
 EXAMPLES = """Examples:
@@ -63,44 +64,21 @@ def _take(image: Path, output: Path, at: str | None, after: str | None, **given:
         given.setdefault(option.name, None)
     fields = fields_of(given)
     limit = fields.pop("timeout", _DEFAULT_TIMEOUT)
-    from cvmboot.virtual_machine import VirtualMachine
+    from cvmboot.snapshots.freezer import Freezer
 
-    console = sys.stdout.buffer
-    with VirtualMachine(image, timeout=limit, encoding=None, logfile=None, **fields) as vm:
-        vm.logfile_read = console
-        if not os.isatty(0):
-            vm.send(sys.stdin.buffer.read())
-        _wait(vm, at, pause, limit)
-        for warning in vm.warnings:
-            complain(f"warning: {warning}")
-        with progress_bar(str(output)) as progress, vm.snapshot(output, progress) as snapshot:
-            facts = snapshot.facts
-        complain(
-            f"{output}: {_size(facts['memory_in_file'])} of {_size(facts['memory'])} RAM are in it; "
-            f"cvmboot run --restore {output} goes on from there"
-        )
-
-
-def _wait(vm: Any, at: str | None, pause: float | None, limit: float) -> None:
-    from pexpect.exceptions import EOF, TIMEOUT  # type: ignore[import-untyped]
-
-    try:
-        if at is not None:
-            vm.expect_exact(at.encode())
-        elif pause is not None:
-            end = time.monotonic() + pause
-            while (left := end - time.monotonic()) > 0:
-                try:
-                    vm.read_nonblocking(65536, timeout=left)
-                except TIMEOUT:
-                    break
-    except TIMEOUT:
-        raise CvmbootError(f"--at {at!r}: the guest has not printed that within {limit:g} s (--timeout)") from None
-    except EOF:
-        until = f"it printed {at!r}" if at is not None else "it was to be frozen"
-        raise CvmbootError(f"the guest ended before {until}") from None
-    finally:
-        sys.stdout.buffer.flush()
+    typed = b"" if os.isatty(0) else sys.stdin.buffer.read()
+    with (
+        progress_bar(str(output)) as progress,
+        Freezer(
+            image, RunOptions(**fields), output, progress, at.encode() if at is not None else None, typed
+        ) as freezer,
+        freezer.wait(limit, pause) as snapshot,
+    ):
+        facts = snapshot.facts
+    complain(
+        f"{output}: {_size(facts['memory_in_file'])} of {_size(facts['memory'])} RAM are in it; "
+        f"cvmboot run --restore {output} goes on from there"
+    )
 
 
 def _size(count: int) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cvmboot.unikernel import UnikernelAssembly
     from cvmboot.virtual_machine import VirtualMachine
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds in which a guest has to get to a place where it can be frozen."""
 
 
@@ -89,35 +89,41 @@ def take(machine: "PoweredMachine", path: Path | None = None, progress: Progress
 
     The file appears under its name when it is whole.
     """
-    if path is None:
-        descriptor, name = os.memfd_create("cvmboot-snapshot", os.MFD_CLOEXEC), "(snapshot)"
-        _fill(machine, descriptor, progress)
-        return Snapshot(SnapshotFile(descriptor, name))
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with Taking(machine.image, path, progress) as taking:
+        machine.at_rest(taking.store, PATIENCE)
+        return taking.finish()
+
+
+class Taking:
+    """A snapshot in the making: `store` on the machine's thread, then `finish`. Left before that, nothing remains of it."""
+
+    def __init__(self, image: Path, path: Path | None, progress: Progress | None = None) -> None:
+        """In memory without `path`. SnapshotError if no file can be made there."""
+        self._image = image
+        self._path = path
+        self._progress = progress
+        self._beside = path.with_name(f".{path.name}.{os.getpid()}") if path is not None else None
         try:
-            _fill(machine, descriptor, progress)
-            os.rename(beside, path)  # noqa: PTH104
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise SnapshotError(f"{path}: {error.strerror or error}; name a file that can be written") from None
-    return Snapshot(SnapshotFile(descriptor, str(path)))
+            if self._beside is None:
+                self._descriptor = os.memfd_create("cvmboot-snapshot", os.MFD_CLOEXEC)
+            else:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._descriptor = os.open(self._beside, flags, 0o600)
+        except OSError as error:
+            raise self._failed(error) from None
 
+    def _failed(self, error: OSError) -> SnapshotError:
+        return SnapshotError(f"{self._path}: {error.strerror or error}; name a file that can be written")
 
-def _fill(machine: "PoweredMachine", descriptor: int, progress: Progress | None) -> None:
-    """Write what the machine is now; the descriptor is closed if that fails."""
-
-    def store(assembly: "Assembly | UnikernelAssembly", media: "Media", options: "RunOptions") -> None:
+    def store(self, assembly: "Assembly | UnikernelAssembly", media: "Media", options: "RunOptions") -> None:
+        """Write what the machine is now. SnapshotError."""
         state = freeze(assembly, media, options)
         platform = assembly.snp.guest.platform if assembly.snp is not None else None
         facts = {
             "version": _version(),
             "layout": _layout_of(state),
             "options": plain(options),
-            "name": str(machine.image),
+            "name": str(self._image),
             "bases": bases.describe(media),
             "platform": None
             if platform is None
@@ -127,13 +133,29 @@ def _fill(machine: "PoweredMachine", descriptor: int, progress: Progress | None)
             "engine": assembly.computer.engine.name,
             "unikernel": not hasattr(assembly, "firmware"),
         }
-        write(descriptor, facts, state, assembly.image, assembly.computer.memory, progress)
+        try:
+            write(self._descriptor, facts, state, assembly.image, assembly.computer.memory, self._progress)
+        except OSError as error:
+            raise self._failed(error) from None
 
-    try:
-        machine.at_rest(store, _PATIENCE)
-    except BaseException:
-        os.close(descriptor)
-        raise
+    def finish(self) -> Snapshot:
+        """What was stored, under its name. SnapshotError."""
+        try:
+            if self._beside is not None and self._path is not None:
+                self._beside.rename(self._path)
+        except OSError as error:
+            raise self._failed(error) from None
+        descriptor, self._descriptor = self._descriptor, -1
+        return Snapshot(SnapshotFile(descriptor, str(self._path) if self._path is not None else "(snapshot)"))
+
+    def __enter__(self) -> "Taking":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            if self._beside is not None:
+                self._beside.unlink(missing_ok=True)
 
 
 def _layout_of(state: bytes) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""A machine that is booted to be frozen: its console is watched, and it stops at the first instruction behind the text."""
+
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cvmboot.cli import complain
+from cvmboot.errors import CvmbootError
+from cvmboot.power import PoweredMachine
+from cvmboot.snapshots.file import Progress
+from cvmboot.snapshots.snapshot import PATIENCE, Snapshot, Taking
+from cvmboot.typed_input import TypedInput
+from cvmboot.visit import Visit
+from machine.console import HostConsole
+from uefi.firmware import Outcome
+
+if TYPE_CHECKING:
+    from cvmboot.assembly import Assembly
+    from cvmboot.options import RunOptions
+    from cvmboot.unikernel import UnikernelAssembly
+
+
+class Freezer:
+    """Boots `image`, types `typed`, shows the console on standard output, and freezes the machine into the file `output`.
+
+    With `at` it is frozen by its own thread when that is on the console: under virtual time always at the same instruction.
+    """
+
+    def __init__(
+        self,
+        image: Path,
+        options: "RunOptions",
+        output: Path,
+        progress: Progress | None,
+        at: bytes | None,
+        typed: bytes,
+    ) -> None:
+        self._at = at
+        self._seen = b""
+        self._ended = threading.Event()
+        self._visit: Visit | None = None
+        self._taking = Taking(image, output, progress)
+        self._keys = list(reversed(TypedInput().convert(typed)))
+        console = HostConsole(self._show)
+        if options.clock == "virtual":
+            console.gate = self._next_key
+        else:
+            console.feed(bytes(reversed(self._keys)))
+        self._machine = PoweredMachine(image, options, console, self._warn, self._machine_ended)
+
+    def __enter__(self) -> "Freezer":
+        self._machine.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._machine.stop(Outcome("stopped"))
+        self._machine.join()
+        self._taking.__exit__()
+        sys.stdout.buffer.flush()
+
+    def wait(self, limit: float, pause: float | None) -> Snapshot:
+        """The snapshot. CvmbootError if the guest ends, or `at` is not there within `limit` seconds, or it cannot be frozen."""
+        ended = self._ended.wait(limit if pause is None else pause)
+        visit = self._visit
+        if visit is None or visit.busy is not None:
+            if self._machine.error is not None:
+                raise self._machine.error
+            if not self._machine.join(0):
+                self._freeze(ended, limit, pause)
+            else:
+                until = f"it printed {self._at.decode()!r}" if self._at is not None else "it was to be frozen"
+                raise CvmbootError(f"the guest ended before {until}")
+        elif visit.failure is not None:
+            raise visit.failure
+        return self._taking.finish()
+
+    def _freeze(self, seen: bool, limit: float, pause: float | None) -> None:
+        if pause is None and not seen:
+            assert self._at is not None
+            raise CvmbootError(
+                f"--at {self._at.decode()!r}: the guest has not printed that within {limit:g} s (--timeout)"
+            )
+        self._machine.at_rest(self._taking.store, PATIENCE)
+
+    # -- on the machine's thread
+
+    def _next_key(self) -> int | None:
+        return self._keys.pop() if self._keys else None
+
+    def _warn(self, text: str) -> None:
+        complain(f"warning: {text}")
+
+    def _machine_ended(self) -> None:
+        self._ended.set()
+
+    def _show(self, data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        if self._at is None or self._visit is not None:
+            return
+        self._seen += data
+        assembly = self._machine.assembly
+        if self._at not in self._seen or assembly is None:
+            self._seen = self._seen[-len(self._at) :] if assembly is not None else self._seen
+            return
+        self._visit = Visit(self._store)
+        assembly.computer.at_rest(partial(self._pay, assembly))
+
+    def _pay(self, assembly: "Assembly | UnikernelAssembly") -> None:
+        assert self._visit is not None
+        self._visit(assembly)
+        self._ended.set()
+
+    def _store(self, assembly: "Assembly | UnikernelAssembly") -> None:
+        self._taking.store(assembly, self._machine.media, self._machine.options)
