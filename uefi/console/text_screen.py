@@ -1,6 +1,7 @@
 """The state of an EFI text console and what it sends to the terminal or pipe behind it (UEFI 2.10, 12.4)."""
 
 from collections.abc import Callable
+from typing import Any
 
 from uefi.console.escapes import EscapeFilter
 
@@ -67,6 +68,9 @@ class TextScreen:
         self.row = 0
         self.attribute = DEFAULT_ATTRIBUTE
         self.cursor_visible = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**{name: getattr(self, name) for name in self.__slots__}, "_wide": None}
 
     def adapt(self, *, ansi: bool) -> None:
         """Another terminal, or a pipe, is behind the sink now; modes stay as the guest knows them."""
