@@ -86,8 +86,14 @@ class PcBoard(Board):
     def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
         from machine.devices.virtio.net import VirtioNet
 
+        computer = self.computer
         device = VirtioNet(
-            self.computer.dma(kind), port, mac, defer=self.computer.defer, strict=kind.endswith(":strict")
+            computer.dma(kind),
+            port,
+            mac,
+            defer=computer.defer,
+            strict=kind.endswith(":strict"),
+            limited=bool(computer.encryption_mask),
         )
         if kind == "virtio-legacy":
             from machine.devices.virtio.pci_legacy import VirtioPciLegacy as Transport

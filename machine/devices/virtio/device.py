@@ -12,7 +12,7 @@ from machine.errors import BadAddress
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 0x01, 0x02, 0x04, 0x08, 0x40, 0x80
 """Device status bits (2.1)."""
 
-ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 27, 1 << 28, 1 << 29, 1 << 32
+ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, VERSION_1, ACCESS_PLATFORM = 1 << 27, 1 << 28, 1 << 29, 1 << 32, 1 << 33
 """Feature bits that belong to the transport and the rings (6)."""
 
 LEGACY_FEATURES = (1 << 32) - 1

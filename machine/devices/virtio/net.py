@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from machine.devices.dma import Dma
-from machine.devices.virtio.device import ANY_LAYOUT, VERSION_1, VirtioDevice
+from machine.devices.virtio.device import ACCESS_PLATFORM, ANY_LAYOUT, VERSION_1, VirtioDevice
 from machine.devices.virtio.queue import BrokenRing, Chain, SplitQueue
 from machine.devices.virtio.receive_filter import CLASS_MAC, ERROR, MAXIMUM_ADDRESSES, ReceiveFilter
 from machine.net.backend import MAXIMUM_FRAME
@@ -29,6 +29,8 @@ class VirtioNet(VirtioDevice):
 
     `mtu` is what the driver is told. No offloads are offered: frames come and go whole, and the header before them
     says nothing (5.1.6): 10 bytes, or 12 with VIRTIO_F_VERSION_1 or mergeable buffers, and always with `long_header`.
+    `limited` says that the device does not reach all memory, and offers VIRTIO_F_ACCESS_PLATFORM: Linux asks for it in a
+    guest whose memory is encrypted.
     """
 
     DEVICE_ID = 1
@@ -43,8 +45,10 @@ class VirtioNet(VirtioDevice):
         mtu: int = DEFAULT_MTU,
         strict: bool = False,
         long_header: bool = False,
+        limited: bool = False,
     ) -> None:
-        super().__init__(dma, QUEUE_SIZES, _FEATURES | ANY_LAYOUT | VERSION_1, defer=defer, strict=strict)
+        offered = _FEATURES | ANY_LAYOUT | VERSION_1 | (ACCESS_PLATFORM if limited else 0)
+        super().__init__(dma, QUEUE_SIZES, offered, defer=defer, strict=strict)
         self.filter = ReceiveFilter(mac)
         self._mtu = mtu
         self._port = port
