@@ -114,7 +114,12 @@ def test_virtio_net(start: Start, download: tuple[int, str]) -> None:
     web = free_port()
     vm = start("virtio", forward=[f"{web}:80"], expose=[str(download[0])])
     where = "/sys/bus/pci/devices/0000:00:03.0"
-    assert ask(vm, f"cd {where}; cat vendor device class revision; cd /").split() == ["0x1af4", "0x1041", "0x020000", "0x01"]
+    assert ask(vm, f"cd {where}; cat vendor device class revision; cd /").split() == [
+        "0x1af4",
+        "0x1041",
+        "0x020000",
+        "0x01",
+    ]
     assert {3, 5, 15, 16, 17, 18, 23, 28, 29, 32} <= features(vm)
     assert ask(vm, "cat /sys/class/net/eth0/mtu") == "1500"
     lease(vm)
