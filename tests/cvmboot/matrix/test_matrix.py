@@ -109,7 +109,7 @@ def test_what_was_wanted_stands_beside_what_was_seen(write: Write, tmp_path: Pat
         image = "fine.efi"
         product = "milan"
         """)
-    done = ran(path, "--json", "--junit", tmp_path / "junit.xml")
+    done = ran(path, "--jobs", 1, "--json", "--junit", tmp_path / "junit.xml")
     assert done.returncode == 1
     results = results_in(done.stdout)
     statuses = {name: result["status"] for name, result in results.items()}
@@ -178,7 +178,7 @@ def test_a_script_types_and_looks(write: Write) -> None:
         outcome = "reset"
         steps = [{ exact = "R", type = "r" }]
         """)
-    done = ran(path)
+    done = ran(path, "--jobs", 1)
     assert done.returncode == 0, done.stdout
 
 
@@ -270,8 +270,8 @@ def test_resume_runs_what_changed(write: Write, tmp_path: Path) -> None:
         image = "boots.toml"
         """
     path, kept = write(text), tmp_path / "kept"
-    assert ran(path, "-o", kept).returncode == 1
-    done = ran(path, "-o", kept, "--resume", "--json")
+    assert ran(path, "--jobs", 1, "-o", kept).returncode == 1
+    done = ran(path, "--jobs", 1, "-o", kept, "--resume", "--json")
     # Also those that failed are finished; an error of ours is tried again.
     assert done.returncode == 1 and "2 of them finished before" in done.stderr
     assert {name: result["status"] for name, result in results_in(done.stdout).items()} == {
@@ -281,14 +281,14 @@ def test_resume_runs_what_changed(write: Write, tmp_path: Path) -> None:
     }
     (tmp_path / "loop.efi").write_bytes(returning(0))
     path.write_text(text.replace("boots.toml", "fine.efi"))
-    done = ran(path, "-o", kept, "--resume")
+    done = ran(path, "--jobs", 1, "-o", kept, "--resume")
     assert done.returncode == 0 and "1 of them finished before" in done.stderr
     assert {result["status"] for result in results_in((kept / "results.jsonl").read_text()).values()} == {0}
     # Without --resume all of it is run again; other files are left alone.
-    assert "finished before" not in ran(path, "-o", kept).stderr
+    assert "finished before" not in ran(path, "--jobs", 1, "-o", kept).stderr
     assert len(results_in((kept / "results.jsonl").read_text())) == 3
     (kept / "results.jsonl").write_text("mine\n")
-    done = ran(path, "-o", kept)
+    done = ran(path, "--jobs", 1, "-o", kept)
     assert done.returncode == 1 and "not of a matrix's output" in done.stderr
     assert (kept / "results.jsonl").read_text() == "mine\n"
 
