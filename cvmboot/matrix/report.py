@@ -1,7 +1,6 @@
 """What a person is told of a case: a line if all is as expected, and otherwise what was wanted beside what was seen."""
 
 import re
-import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -23,18 +22,14 @@ def word_of(status: int) -> str:
 
 
 def plain_text(text: str) -> str:
-    """What a guest printed, harmless for terminals and valid in XML: no escapes, other control characters as \\x1b."""
+    """What a guest printed, harmless for terminals and valid in XML: no escapes, what cannot be printed as \\x1b.
+
+    XML 1.0, 2.2 forbids most control characters and what is no character; others turn the direction of text.
+    """
     text = _LINE_ENDS.sub("\n", _ESCAPES.sub("", text))
     return "".join(
-        c if c in "\n\t" or _is_harmless(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
-
-
-def _is_harmless(character: str) -> bool:
-    if character < "\x7f":
-        return character >= " "
-    # Cc, Cs, Cn: XML 1.0, 2.2 forbids some of them; Cf: they turn the direction of text.
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
 
 
 def headline(result: Result) -> str:

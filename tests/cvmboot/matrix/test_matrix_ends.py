@@ -17,7 +17,7 @@ from matrix_file import BUILT, PATIENCE, ran, results_in, words
 
 LOOPS = """
 [defaults]
-timeout = 50
+timeout = 500
 [[case]]
 name = "loops"
 image = "{built}/faults.efi"
@@ -73,7 +73,7 @@ def test_a_process_that_is_killed_costs_its_case_only(loops: Path, tmp_path: Pat
     assert "looping for ever" in results["loops"]["console_end"] and reason in shown
     # Such a case is run again by --resume, and no other.
     loops.write_text(
-        loops.read_text().replace('args = "loop"', 'args = "loop"\noutcome = "timeout"').replace("50", "1")
+        loops.read_text().replace('args = "loop"', 'args = "loop"\noutcome = "timeout"').replace("500", "1")
     )
     done = ran(loops, "-o", kept, "--resume", "--only", "loops")
     assert done.returncode == 0 and len(results_in((kept / "results.jsonl").read_text())) == 3
@@ -82,7 +82,7 @@ def test_a_process_that_is_killed_costs_its_case_only(loops: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_a_process_that_hangs_is_killed(loops: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    loops.write_text(loops.read_text().replace("50", "2"))
+    loops.write_text(loops.read_text().replace("500", "2"))
     with subprocess.Popen(words(loops, "--jobs", 2, "-o", kept), stdout=subprocess.DEVNULL) as process:
         _until(lambda: _in_work(kept))
         (victim,) = [p for p in children_of(process.pid) if _writes_to(p, kept / "loops" / "console.log")]

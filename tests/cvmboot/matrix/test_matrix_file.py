@@ -3,8 +3,10 @@
 import json
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -15,8 +17,10 @@ from matrix_file import BUILT, SAMPLES
 from cvmboot.cli import main
 from cvmboot.errors import UsageError
 from cvmboot.matrix.expansion import expand
+from cvmboot.matrix.junit import junit
 from cvmboot.matrix.keys import AXIS_KEYS, RUN_OPTIONS, SCRIPT, STEP
 from cvmboot.matrix.reading import MatrixFile
+from cvmboot.matrix.report import plain_text
 from cvmboot.matrix.schema import schema
 from cvmboot.options import RunOptions
 
@@ -389,3 +393,31 @@ def test_the_example_shows_its_cases(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["matrix", str(SAMPLES / "matrix.toml"), "--list"]) == 0
     names = capsys.readouterr().out.splitlines()
     assert len(names) == 14 and names[0] == "greets/memory=64M/clock=real"
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    text = (SAMPLES.parent / "docs" / "matrix.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "build").mkdir()
+    for name in ("app.efi", "app-debug.efi"):
+        (tmp_path / "build" / name).write_bytes(b"MZ")
+    (tmp_path / "boots.toml").write_text(text)
+    names = [case.name for case in expand(MatrixFile(tmp_path / "boots.toml"))]
+    assert (
+        len(names) == 8
+        and names[0] == "info/app.efi/snp=false"
+        and names[-1] == "starts quietly/app-debug.efi/snp=true"
+    )
+
+
+# -- what guests print
+
+
+@given(text=st.text(max_size=200))
+def test_any_console_is_valid_xml_and_harmless(text: str) -> None:
+    shown = plain_text(text)
+    assert all(character.isprintable() or character in "\n\t" for character in shown)
+    assert plain_text(shown) == shown or "\r" in text
+    result = {"source": text, "status": 3, "reason": text, "wanted": text, "console_end": text, "seconds": 0.1}
+    document = junit(text, [text], {text: result}, datetime.now(UTC), 0.1)
+    (out,) = [*ElementTree.fromstring(document).iter("system-out")] if text else [None]
+    assert out is None or out.text == (shown or None)
