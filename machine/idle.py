@@ -53,10 +53,10 @@ class _Polls:
     def forget(self) -> None:
         """The guest did something."""
         self.polls = self.driver = self.inputs = 0
-        self.clocks = self.most_clocks = (
-            0  # reads of the clock between two looks for input: now, and most of them so far
-        )
-        self.since: int | None = None  # when it began to sleep, or last seemed to do something
+        # Reads of the clock between two looks for input: now, and most of them so far.
+        self.clocks = self.most_clocks = 0
+        # When it began to sleep, or last seemed to do something.
+        self.since: int | None = None
 
 
 class IdleDetector:
