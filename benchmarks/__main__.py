@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks import attest, calls, cloud, cloud_gce, compute, images, matrix, qemu, snp
+from benchmarks import attest, calls, cloud, cloud_gce, compute, images, matrix, qemu, snapshots, snp
 from benchmarks.figures import AT_MOST, TIMES_FASTER, Figure, Limit, table
 from benchmarks.session import PROMPT, Session, Silent
 
@@ -51,6 +51,7 @@ class Benchmarks:
         yield from attest.figures(cvmboot, self._runs)
         yield from self._at_the_prompt()
         yield from compute.figures(cvmboot, min(max(self._references, 1), 3))
+        yield from snapshots.figures(cvmboot, self._runs, *self._image("go-boot"))
         yield from matrix.figures(cvmboot, *self._image("go-boot"))
         yield from images.figures(self._runs, *self._image("go-boot"))
         yield from cloud.figures(self._runs, *self._image("go-boot"))

@@ -88,6 +88,11 @@ class Session:
         self._seen = b""
         os.write(self._input, data)
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def processor_seconds(self) -> float:
         """Processor time of the process so far."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()

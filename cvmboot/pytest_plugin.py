@@ -1,8 +1,14 @@
-"""The pytest plugin: a `boot` fixture that boots EFI images and switches them off when the test ends.
+"""The pytest plugin: a `boot` fixture that boots EFI images, and a `clone` fixture that boots one once and clones it.
 
     def test_prompt(boot):
         vm = boot("go-boot.efi", memory="1G")
         vm.expect("> ")
+
+    def test_info(clone):  # many such tests boot the image once
+        vm = clone("go-boot.efi", at="> ", memory="1G")
+        vm.sendline("info")
+
+The machines are switched off when the test ends.
 
 pytest loads this module at every start, so nothing of the machine is imported before a test asks for the fixture.
 """
@@ -15,15 +21,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from cvmboot.snapshots.snapshot import Snapshot
     from cvmboot.virtual_machine import VirtualMachine
 
 Boot = Callable[..., "VirtualMachine"]
+Prepare = Callable[["VirtualMachine"], object]
 
 GUESTS = "CVMBOOT_GUESTS"
 """Environment variable that names a folder of images."""
 MARKER = "cvmboot_images"
 _SHOWN = 20_000
 """Characters of each console that a failure report shows."""
+_frozen: pytest.StashKey[dict[Any, "Snapshot"]] = pytest.StashKey()
 _machines: pytest.StashKey[list["VirtualMachine"]] = pytest.StashKey()
 
 
@@ -70,9 +79,9 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
 
     machines = request.node.stash.setdefault(_machines, [])
 
-    def start(image: str | Path | bytes, **options: Any) -> VirtualMachine:
+    def start(image: str | Path | bytes | None, **options: Any) -> VirtualMachine:
         options.setdefault("timeout", request.config.getoption("--cvmboot-timeout"))
-        if not isinstance(image, bytes):
+        if isinstance(image, str | Path):
             image = _find(image, request.path, request.config.rootpath) or Path(image)
         vm = VirtualMachine(image, **options)
         machines.append(vm)
@@ -81,6 +90,44 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
     yield start
     for vm in machines:
         vm.close()
+
+
+@pytest.fixture
+def clone(request: pytest.FixtureRequest, boot: Boot) -> Boot:
+    """`clone(image, at=TEXT, prepare=FUNCTION, **options)` gives a VirtualMachine that goes on from a place reached once.
+
+    The first call boots the image, waits for the text `at` on its console, calls `prepare(vm)`, and freezes the machine. All
+    calls with the same arguments, in this test and in others of the run, get clones of it, which end with their test.
+    Options are those of `boot`; of the network, each clone has its own.
+    """
+    from cvmboot.snapshots.options import OF_THE_RUN
+
+    frozen = request.config.stash.setdefault(_frozen, {})
+
+    def start(
+        image: str | Path | bytes, *, at: str | None = None, prepare: Prepare | None = None, **options: Any
+    ) -> "VirtualMachine":
+        key = (image, at, prepare, tuple(sorted((name, repr(value)) for name, value in options.items())))
+        snapshot = frozen.get(key)
+        if snapshot is None:
+            vm = boot(image, **options)
+            if at is not None:
+                vm.expect_exact(at)
+            if prepare is not None:
+                prepare(vm)
+            snapshot = frozen[key] = vm.snapshot()
+            vm.close()
+        own = OF_THE_RUN | {"timeout", "encoding", "logfile", "maxread", "searchwindowsize", "codec_errors"}
+        kept = {name: value for name, value in options.items() if name in own}
+        return boot(None, restore=snapshot, **kept)
+
+    return start
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of machines that were frozen for `clone`."""
+    for snapshot in config.stash.get(_frozen, {}).values():
+        snapshot.close()
 
 
 @pytest.hookimpl(wrapper=True)

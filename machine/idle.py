@@ -38,7 +38,7 @@ SHORT = 1_000_000
 PART = 64
 """Sleeps are at most this part of the time for which the guest has idled, but not shorter than SHORT ..."""
 
-LONG, LONG_OF_DRIVER = 50_000_000, 10_000_000
+LONG, LONG_OF_DRIVER = 100_000_000, 10_000_000
 """... and never longer than this, where the guest looks for input, and where only its driver is known to poll."""
 
 

@@ -80,3 +80,47 @@ def test_it_costs_pytest_nothing():
         "('machine', 'uefi', 'loader', 'pexpect', 'unicorn')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+CLONES = """
+import pytest
+
+boots = []
+
+def typed(vm):
+    boots.append(vm)
+    vm.send("prepared")
+    vm.expect("prepared")
+
+@pytest.mark.parametrize("number", range(4))
+def test_clone(clone, number):
+    vm = clone("echo.efi", prepare=typed, memory="64M")
+    vm.send(f"number {number}.")
+    vm.expect_exact(f"number {number}.")
+    assert "prepared" not in vm.before
+    assert len(boots) == 1
+    assert not boots[0].isalive()
+
+def test_two_clones(clone):
+    first = clone("echo.efi", prepare=typed, memory="64M")
+    second = clone("echo.efi", prepare=typed, memory="64M")
+    first.send("one")
+    second.send("two")
+    assert first.expect(["two", "one"]) == 1
+    assert second.expect(["one", "two"]) == 1
+
+def test_another_machine(clone):
+    clone("echo.efi", prepare=typed, memory="128M")
+    assert len(boots) == 2
+
+def test_fails(clone):
+    clone("echo.efi", at="never printed")
+"""
+
+
+def test_clones_of_a_machine_that_was_booted_once(suite, tmp_path):
+    (tmp_path / "test_guest.py").write_text(CLONES)
+    text = suite("--cvmboot-timeout", "2")
+    assert "6 passed" in text, text
+    assert "1 failed" in text
+    assert "never printed" in text
