@@ -98,7 +98,7 @@ class GqiTransmit(TransmitQueue):
         if (length := sum(length for _, length in parts)) != total:
             raise BrokenQueue(f"a packet of {total} bytes has {length} in its descriptors")
         read = self.around.buffers.read
-        frame = read(address, total) if len(parts) == 1 else b"".join([read(at, length) for at, length in parts])
+        frame = read(*parts[0]) if len(parts) == 1 else b"".join([read(at, length) for at, length in parts])
         try:
             if kind >> 4 == _SEGMENTED:
                 frames = offload.segment(frame, segment_size)
