@@ -88,6 +88,26 @@ def test_a_packet_that_is_not_whole_yet_waits(queue_format: int) -> None:
     assert machine.wire.sent == [frame(100)]
 
 
+@pytest.mark.parametrize("queue_format", [GQI_QPL, GQI_RDA])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_metadata_descriptor_tells_nothing_of_where_the_frame_is(queue_format: int, parts: int) -> None:
+    """Linux puts one, with the flow's hash, behind the first descriptor of every TCP packet."""
+    machine = Machine()
+    driver = Driver(machine, queue_format)
+    driver.send(frame(61))
+    driver.post(frame(300), parts)
+    first = driver.tx_count - parts
+    rest = [driver.ram.read(0x10000 + 16 * at, 16) for at in range(first + 1, driver.tx_count)]
+    head = bytearray(driver.ram.read(0x10000 + 16 * first, 16))
+    head[3] += 1
+    driver.tx_count = first
+    for entry in (bytes(head), struct.pack(">BBHI8x", 0x30, 0x10, 0, 0x1234_5678), *rest):
+        driver.descriptor(entry)
+    driver.kick()
+    assert machine.wire.sent == [frame(61), frame(300)]
+    assert not machine.nic.problem
+
+
 def test_dqo_reports_descriptors_where_asked() -> None:
     machine = Machine()
     driver = Driver(machine, DQO_RDA)
