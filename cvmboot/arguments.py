@@ -237,6 +237,13 @@ OPTIONS = (
     ),
     Option("--pcap", "pcap", "Capture the network device's frames, for Wireshark.", "FILE", Path),
     Option("--mac", "mac", "The network device's address, or random.", "ADDRESS", network.mac_address),
+    Option(
+        "--mtu",
+        "mtu",
+        "The MTU that the network device tells its driver, 68 to 8896; default 1500.",
+        "BYTES",
+        network.mtu,
+    ),
     Option("--net-loss", "net_loss", "Lose so many frames each way: 5% or 0.05.", "SHARE", network.loss),
     Option("--net-delay", "net_delay", "Delay frames each way: 20ms.", "TIME", network.delay),
     Option(

@@ -174,16 +174,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
     """
     platform = assembly.platform
     media = media or Media()
-    if (
-        options.nic
-        or options.net
-        or options.forward
-        or options.expose
-        or options.pcap
-        or options.mac
-        or options.net_loss
-        or options.net_delay
-    ):
+    if options.ask_for_network:
         from cvmboot.network import add_network
 
         assembly.network = add_network(assembly.board, options, media, assembly.firmware.warn)

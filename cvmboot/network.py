@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NICS = "virtio, virtio:strict, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
 NETWORKS = "user, user:builtin, user:passt, tap:NAME, socket:ADDRESS or none"
+LEAST_MTU, MOST_MTU = 68, 8896
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _LOSS_SEED = 0x6376_6D62
 
@@ -74,6 +75,13 @@ def mac_address(text: str) -> bytes | str:
     return mac
 
 
+def mtu(text: str) -> int:
+    """A number of bytes from 68 to 8896, which every device can do. UsageError for anything else."""
+    if text.isascii() and text.isdecimal() and len(text) < 6 and LEAST_MTU <= int(text) <= MOST_MTU:
+        return int(text)
+    raise UsageError(f"--mtu {text}: wanted {LEAST_MTU} to {MOST_MTU} bytes, such as 1460, Compute Engine's")
+
+
 def loss(text: str) -> float:
     """A share from 0 to 1 of "5%" or "0.05". UsageError for anything else."""
     try:
@@ -119,6 +127,7 @@ def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Cal
             ("--expose", options.expose),
             ("--pcap", options.pcap),
             ("--mac", options.mac),
+            ("--mtu", options.mtu),
             ("--net-loss", options.net_loss),
             ("--net-delay", options.net_delay),
         )
@@ -133,8 +142,10 @@ def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Cal
         return None
     nic_name(nic)
     backend = _backend(board.computer, options, media, warn)
+    from machine.net.backend import DEFAULT_MTU
+
     try:
-        board.plug_nic(nic, backend, _mac(board.computer, options, media))
+        board.plug_nic(nic, backend, _mac(board.computer, options, media), options.mtu or DEFAULT_MTU)
     except MachineError as error:
         backend.close()
         raise CvmbootError(str(error)) from None

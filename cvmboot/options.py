@@ -32,6 +32,7 @@ class RunOptions:
         self.expose: list[int] = []
         self.pcap: Path | None = None
         self.mac: bytes | str | None = None
+        self.mtu: int | None = None
         self.net_loss: float = 0.0
         self.net_delay: int = 0
         self.ansi: bool = False
@@ -53,3 +54,9 @@ class RunOptions:
             if name not in self.__dict__:
                 raise TypeError(f"unknown option {name!r}; known: {', '.join(sorted(self.__dict__))}")
             setattr(self, name, value)
+
+    @property
+    def ask_for_network(self) -> bool:
+        """Whether an option of the network is among those that were given."""
+        which = (self.nic, self.net, self.forward, self.expose, self.pcap, self.mac, self.mtu)
+        return any((*which, self.net_loss, self.net_delay))

@@ -168,12 +168,7 @@ def assemble(
             pvh.enter(computer, program.pvh_entry, command_line)
         else:
             linux64.enter(computer, program.entry, command_line)
-        if any(
-            (
-                *(options.nic, options.net, options.forward, options.expose),
-                *(options.pcap, options.mac, options.net_loss, options.net_delay),
-            )
-        ):
+        if options.ask_for_network:
             from cvmboot.network import add_network
 
             assembly.network = add_network(board, options, media, warn)

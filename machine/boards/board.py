@@ -11,6 +11,7 @@ from machine.interrupts import i8259
 from machine.interrupts.controller import InterruptController
 from machine.interrupts.io_apic import IO_APIC_BASE, IO_APIC_SIZE
 from machine.interrupts.local_apic import APIC_BASE, APIC_SIZE
+from machine.net.backend import DEFAULT_MTU
 
 if TYPE_CHECKING:
     from machine.cpu import Cpu
@@ -68,12 +69,18 @@ class Board:
             for offset, word in ((0, 0x11), (1, vector), (1, cascade), (1, 0x01), (1, 0xFF)):
                 chip.write(computer.engine.cpus[0], offset, 1, word)
 
-    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
-        """Plug a network device in. MachineError for a `kind` that the board has no place for."""
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
+        """Plug a network device in, which tells its driver `mtu`. MachineError for a `kind` that the board has no place for."""
         raise NotImplementedError
 
     def _virtio_net(
-        self, kind: str, backend: "Backend", mac: bytes, line: Callable[[bool], None], long_header: bool = False
+        self,
+        kind: str,
+        backend: "Backend",
+        mac: bytes,
+        mtu: int,
+        line: Callable[[bool], None],
+        long_header: bool = False,
     ) -> "VirtioMmio":
         """A network device over MMIO that the board places. MachineError unless `kind` is "virtio"."""
         if kind != "virtio":
@@ -83,7 +90,7 @@ class Board:
         from machine.net.port import NetworkPort
 
         port = self.port = NetworkPort(backend, self.computer.idle.effect)
-        net = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.defer, long_header=long_header)
+        net = VirtioNet(self.computer.dma(kind), port, mac, defer=self.computer.defer, mtu=mtu, long_header=long_header)
         device = VirtioMmio(net, line)
         self.computer.idle.polled = device.is_polled
         return device

@@ -11,6 +11,7 @@ from machine.console import HostConsole
 from machine.devices import i8042, rtc
 from machine.errors import BusConflict, MachineError
 from machine.kvm_paravirt import KvmParavirt
+from machine.net.backend import DEFAULT_MTU
 from machine.pci import bus as pci_bus
 from machine.pci import config_space
 from machine.pci.bus import PciBus
@@ -51,7 +52,7 @@ class CloudHypervisorBoard(Board):
         if not offset and value & 0xFF == _SLEEP_ENABLE | _S5:
             self._end("shutdown")
 
-    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
         """Plug a VirtIO network device in at 00:03.0. MachineError for another kind, or where RAM lies in its place."""
         if kind != "virtio":
             raise MachineError(f"--nic {kind}: this board has VirtIO over PCI only; use --nic virtio")
@@ -67,7 +68,7 @@ class CloudHypervisorBoard(Board):
         port = self.port = NetworkPort(backend, computer.idle.effect)
         # As with Firecracker, headers have 12 bytes whatever was negotiated; the command register's bus master bit, which
         # TamaGo leaves clear, holds nothing back either.
-        net = VirtioNet(computer.dma(kind), port, mac, defer=computer.defer, long_header=True)
+        net = VirtioNet(computer.dma(kind), port, mac, defer=computer.defer, mtu=mtu, long_header=True)
         device = VirtioPciModern(net, self._deliver_message, wide=True, always_master=True)
         self.pci.add(device, NIC_SLOT)
         for index, address in ((0, DEVICE_WINDOW), (2, NIC_MESSAGES)):

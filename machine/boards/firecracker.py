@@ -10,6 +10,7 @@ from machine.console import HostConsole
 from machine.devices import i8042, i8254
 from machine.devices.virtio import mmio
 from machine.kvm_paravirt import KvmParavirt
+from machine.net.backend import DEFAULT_MTU
 
 if TYPE_CHECKING:
     from machine.net.backend import Backend
@@ -31,8 +32,8 @@ class FirecrackerBoard(Board):
         bus.add_ports(i8254.PORT, i8254.PORTS, self.pit.read, self.pit.write)
         bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
 
-    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
         """Plug a VirtIO network device in. MachineError for another kind."""
         # Firecracker's device never looks at what was negotiated: its headers have 12 bytes, and TamaGo counts on that.
-        device = self._virtio_net(kind, backend, mac, self.interrupts.line(NIC_IRQ), long_header=True)
+        device = self._virtio_net(kind, backend, mac, mtu, self.interrupts.line(NIC_IRQ), long_header=True)
         self.computer.bus.add_mmio(NIC_BASE, mmio.SIZE, device.read, device.write)

@@ -10,6 +10,7 @@ from machine.devices import i8254, rtc
 from machine.devices.virtio import mmio
 from machine.interrupts.io_apic import IO_APIC_SIZE, PINS
 from machine.kvm_paravirt import KvmParavirt
+from machine.net.backend import DEFAULT_MTU
 
 if TYPE_CHECKING:
     from machine.cpu import Cpu
@@ -49,7 +50,7 @@ class MicrovmBoard(Board):
         if (device := self._slots.get(slot)) is not None:
             device.write(cpu, at, size, value)
 
-    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
         """Plug a VirtIO network device into the last slot. MachineError for another kind."""
         slot = VIRTIO_SLOTS - 1
-        self._slots[slot] = self._virtio_net(kind, backend, mac, self.interrupts.line(PINS + slot))
+        self._slots[slot] = self._virtio_net(kind, backend, mac, mtu, self.interrupts.line(PINS + slot))

@@ -8,6 +8,7 @@ from machine.boards.board import Board, Nic
 from machine.computer import Computer
 from machine.console import HostConsole
 from machine.devices import acpi_pm, debug_port, i8042, i8254, reset_control, rtc, system_control
+from machine.net.backend import DEFAULT_MTU
 from machine.pci import bus as pci_bus
 from machine.pci import lpc_bridge
 from machine.pci.bus import PciBus
@@ -66,8 +67,8 @@ class PcBoard(Board):
     def _reset(self, _cold: bool) -> None:
         self._end("reset")
 
-    def plug_nic(self, kind: str, backend: "Backend", mac: bytes) -> None:
-        """Plug a network device in at 00:03.0; enabled, as firmware leaves it.
+    def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
+        """Plug a network device in at 00:03.0; enabled, as firmware leaves it. Its driver is told `mtu`.
 
         `kind` is "virtio", "virtio:strict", "virtio-legacy" or what `machine.devices.gvnic.variant` takes; MachineError for
         others.
@@ -77,13 +78,13 @@ class PcBoard(Board):
 
         port = self.port = NetworkPort(backend, self.computer.idle.effect)
         device: VirtioPci | Gvnic
-        device = self._gvnic(kind, port, mac) if kind.startswith("gvnic") else self._virtio(kind, port, mac)
+        device = (self._gvnic if kind.startswith("gvnic") else self._virtio)(kind, port, mac, mtu)
         self.pci.add(device, NIC_SLOT)
         self.computer.idle.polled = device.is_polled
         self.nic = Nic(NIC_SLOT, port, mac, device.reset)
         resources.assign(self.pci, self.lpc, PCI_MEMORY, PCI_PORTS)
 
-    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes) -> "VirtioPci":
+    def _virtio(self, kind: str, port: "NetworkPort", mac: bytes, mtu: int) -> "VirtioPci":
         from machine.devices.virtio.net import VirtioNet
 
         computer = self.computer
@@ -92,6 +93,7 @@ class PcBoard(Board):
             port,
             mac,
             defer=computer.defer,
+            mtu=mtu,
             strict=kind.endswith(":strict"),
             limited=bool(computer.encryption_mask),
         )
@@ -101,7 +103,7 @@ class PcBoard(Board):
             from machine.devices.virtio.pci_modern import VirtioPciModern as Transport  # type: ignore[assignment]
         return Transport(device, self._deliver_message)
 
-    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes) -> "Gvnic":
+    def _gvnic(self, kind: str, port: "NetworkPort", mac: bytes, mtu: int) -> "Gvnic":
         from machine.devices.gvnic import variant
         from machine.devices.gvnic.device import Gvnic
 
@@ -115,5 +117,6 @@ class PcBoard(Board):
             defer=computer.defer,
             clock=computer.clock,
             revision=revision,
+            mtu=mtu,
             formats=formats,
         )

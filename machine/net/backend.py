@@ -13,6 +13,8 @@ MINIMUM_FRAME = 14
 MAXIMUM_FRAME = 65_550
 """Bytes: a header and the largest IPv4 packet. Nothing longer is sent or received."""
 
+DEFAULT_MTU = 1500
+
 
 class NetworkError(MachineError):
     """A network cannot be reached; the message says what was tried and what to do."""

@@ -167,9 +167,10 @@ def test_gve(start: Start, download: tuple[int, str], nic: str) -> None:
 
 @pytest.mark.parametrize("nic", ["virtio", "gvnic"])
 def test_a_cable_that_is_pulled(start: Start, nic: str) -> None:
-    """The other end of a cable goes away: the interface has no carrier, and has it again when somebody comes."""
+    """The other end of a cable goes away: the interface has no carrier, and has it again when somebody comes. --mtu."""
     port, loop, over = free_port(), Loop(), threading.Event()
-    vm = start(nic, net=f"socket:listen:127.0.0.1:{port}")
+    vm = start(nic, net=f"socket:listen:127.0.0.1:{port}", mtu=1460)
+    assert ask(vm, "cat /sys/class/net/eth0/mtu") == "1460"
     carrier = "cat /sys/class/net/eth0/carrier"
     until(lambda: ask(vm, carrier) == "0", "no carrier before anybody comes", PATIENCE)
     for _ in range(2):

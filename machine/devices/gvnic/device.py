@@ -19,6 +19,7 @@ from machine.devices.gvnic.queue import ReceiveQueue, TransmitQueue
 from machine.devices.gvnic.registers import Registers
 from machine.devices.gvnic.resources import BLOCK_DOORBELLS, RECEIVE_DOORBELLS, TRANSMIT_DOORBELLS
 from machine.errors import BadAddress
+from machine.net.backend import DEFAULT_MTU
 from machine.net.port import NetworkPort
 from machine.pci.config_space import COMMAND
 from machine.pci.device import MEMORY32, PciDevice
@@ -34,7 +35,6 @@ CLASS_ETHERNET = 0x020000
 REGISTERS_BAR, MSIX_BAR, DOORBELLS_BAR = 0, 1, 2
 VECTORS = Limits.NOTIFICATION_BLOCKS + 1
 DOORBELL_BYTES = 0x1000
-DEFAULT_MTU = 1500
 
 _FRAMING = 18
 """Bytes around an MTU: an Ethernet header with a VLAN tag."""

@@ -7,7 +7,7 @@ from machine.devices.dma import Dma
 from machine.devices.virtio.device import ACCESS_PLATFORM, ANY_LAYOUT, VERSION_1, VirtioDevice
 from machine.devices.virtio.queue import BrokenRing, Chain, SplitQueue
 from machine.devices.virtio.receive_filter import CLASS_MAC, ERROR, MAXIMUM_ADDRESSES, ReceiveFilter
-from machine.net.backend import MAXIMUM_FRAME
+from machine.net.backend import DEFAULT_MTU, MAXIMUM_FRAME
 from machine.net.port import NetworkPort
 
 F_MTU, F_MAC, F_MRG_RXBUF, F_STATUS = 1 << 3, 1 << 5, 1 << 15, 1 << 16
@@ -16,7 +16,6 @@ F_CTRL_VQ, F_CTRL_RX, F_CTRL_RX_EXTRA, F_CTRL_MAC_ADDR = 1 << 17, 1 << 18, 1 << 
 
 RECEIVE, TRANSMIT, CONTROL = 0, 1, 2
 QUEUE_SIZES = (256, 256, 64)
-DEFAULT_MTU = 1500
 
 _FEATURES = F_MTU | F_MAC | F_MRG_RXBUF | F_STATUS | F_CTRL_VQ | F_CTRL_RX | F_CTRL_RX_EXTRA | F_CTRL_MAC_ADDR
 _LINK_UP = 1
