@@ -164,6 +164,10 @@ def assemble(
     assembly.image = data
     try:
         _load(computer, program, data, image)
+        try:
+            board.place_mp_table()
+        except MachineError as error:
+            raise UsageError(str(error)) from None
         if program.pvh_entry is not None:
             pvh.enter(computer, program.pvh_entry, command_line)
         else:

@@ -1,7 +1,7 @@
 """What all boards have: a serial port that is the console, the interrupt controllers, and perhaps one network device."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from machine.computer import Computer
 from machine.console import HostConsole
@@ -34,6 +34,9 @@ class Nic:
 
 class Board:
     """The common part of a board. The local APICs are in the mode that firmware leaves them in; the 8259s are masked."""
+
+    MP_TABLE: ClassVar[range | None] = None
+    """Where firmware, or the monitor, leaves an MP table."""
 
     triple_fault_ends = False
     """Whether guests switch this machine off by a triple fault, for want of another way."""
@@ -68,6 +71,22 @@ class Board:
             # APIC only (TamaGo) would take the serial port's IRQ 4 as exception 4 otherwise.
             for offset, word in ((0, 0x11), (1, vector), (1, cascade), (1, 0x01), (1, 0xFF)):
                 chip.write(computer.engine.cpus[0], offset, 1, word)
+
+    def place_mp_table(self) -> None:
+        """Tell of the processors where this board does so. MachineError if there are more than it has room for."""
+        if self.MP_TABLE is None:
+            return
+        from machine.boot.mp_table import TooManyProcessors, place
+
+        try:
+            place(self.computer, self.MP_TABLE.start, len(self.MP_TABLE), self._io_apic_bases())
+        except TooManyProcessors:
+            raise MachineError(
+                f"--cpus {len(self.computer.engine.cpus)}: more than this board's MP table has room for; wanted fewer"
+            ) from None
+
+    def _io_apic_bases(self) -> list[int]:
+        return [IO_APIC_BASE]
 
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
         """Plug a network device in, which tells its driver `mtu`. MachineError for a `kind` that the board has no place for."""

@@ -21,6 +21,8 @@ NIC_BASE, NIC_IRQ = 0xC000_2000, 6
 class FirecrackerBoard(Board):
     """Devices of one computer. `end("shutdown")` is called when the guest resets it: Firecracker then ends."""
 
+    MP_TABLE = range(0x9_FC00, 0xA_0000)
+
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         super().__init__(computer, console)
         bus, line = computer.bus, self.interrupts.line

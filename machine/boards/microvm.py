@@ -24,6 +24,7 @@ VIRTIO_BASE, VIRTIO_SLOTS = 0xFEB0_0000, 24
 class MicrovmBoard(Board):
     """Devices of one computer. `end` is not called: nothing here switches the machine off."""
 
+    MP_TABLE = range(0xF_0000, 0x10_0000)
     triple_fault_ends = True
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
@@ -39,6 +40,9 @@ class MicrovmBoard(Board):
         bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
         self._slots: dict[int, mmio.VirtioMmio] = {}
         bus.add_mmio(VIRTIO_BASE, VIRTIO_SLOTS * mmio.SIZE, self._read_slot, self._write_slot)
+
+    def _io_apic_bases(self) -> list[int]:
+        return [*super()._io_apic_bases(), SECOND_IO_APIC_BASE]
 
     def _read_slot(self, cpu: "Cpu", offset: int, size: int) -> int:
         slot, at = divmod(offset, mmio.SIZE)

@@ -38,6 +38,14 @@ def test_a_kernel_of_linuxs_protocol_gets_its_boot_params(cvmboot: Run) -> None:
     assert "memory 100000000 " in text, "RAM above 4 GiB is in the map"
 
 
+def test_a_board_has_as_many_processors_as_its_table_has_room_for(cvmboot: Run) -> None:
+    fits = cvmboot("run", "--board", "firecracker", "--cpus", "32", SAMPLES / "unikernel_pvh.elf")
+    assert fits.returncode == 0
+    done = cvmboot("run", "--board", "firecracker", "--cpus", "64", SAMPLES / "unikernel_pvh.elf")
+    assert done.returncode == 2
+    assert b"--cpus 64: more than this board's MP table" in done.stderr and done.stderr.count(b"\n") == 1
+
+
 def test_without_a_board_linuxs_protocol_is_not_guessed(cvmboot: Run) -> None:
     done = cvmboot("run", SAMPLES / "unikernel_linux64.elf")
     assert done.returncode == 1

@@ -1,5 +1,6 @@
 """Real guests on several CPUs: TamaGo through UEFI's services and through its own trampoline, Linux."""
 
+import lzma
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -73,3 +74,23 @@ def test_linux_brings_both_cpus_up(boot: Boot, esp: Callable[..., Path]) -> None
     log = ask(vm, "dmesg")
     for trouble in ("BUG:", "WARNING:", "Oops", "Call Trace", "rcu_sched detected stalls"):
         assert trouble not in log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE + 100)
+@pytest.mark.parametrize(("board", "table"), [("microvm", 0xF_0000), ("firecracker", 0x9_FC00)])
+def test_linux_finds_the_processors_of_a_board_in_its_mp_table(
+    boot: Boot, tmp_path: Path, board: str, table: int
+) -> None:
+    """The kernel itself, taken out of its EFI file, entered by PVH."""
+    data = find_linux().kernel.read_bytes()
+    at = data.find(b"\xfd7zXZ\0")
+    if at < 0:
+        pytest.skip("the kernel is not packed with xz")
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(data[at:]))
+    vm = boot(kernel, board=board, cpus=3, args="console=ttyS0 acpi=off nokaslr", timeout=PATIENCE)
+    vm.expect_exact(f"found SMP MP-table at [mem {table:#010x}-")
+    vm.expect_exact("smpboot: Allowing 3 CPUs, 0 hotplug CPUs")
+    vm.expect_exact("smp: Brought up 1 node, 3 CPUs")
+    vm.expect_exact("Unable to mount root fs")
