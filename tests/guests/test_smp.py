@@ -62,15 +62,15 @@ def test_goroutines_spread_over_all_cpus_that_tamago_starts_itself(
 def test_linux_brings_both_cpus_up(boot: Boot, esp: Callable[..., Path]) -> None:
     linux = find_linux()
     folder = esp({"vmlinuz.efi": linux.kernel, "initrd.gz": linux.initrd()})
-    arguments = "console=ttyS0 initrd=\\initrd.gz rdinit=/bin/sh"
+    # On a host that is busy for long Linux finds its clocks apart, and goes on with the slowest of them.
+    arguments = "console=ttyS0 initrd=\\initrd.gz tsc=reliable"
     vm = boot(folder / "vmlinuz.efi", esp=folder, cpus=2, args=arguments, timeout=PATIENCE)
     vm.expect("smp: Brought up 1 node, 2 CPUs")
     vm.expect(PROMPT)
-    ask(vm, "/bin/busybox --install -s /bin; dmesg -n 1; mount -t proc proc /proc; mount -t sysfs sys /sys")
     assert ask(vm, "cat /sys/devices/system/cpu/online") == "0-1"
     assert ask(vm, "grep -c ^processor /proc/cpuinfo") == "2"
     for cpu in ("1", "0", "1"):
-        assert ask(vm, f"taskset {int(cpu) + 1} cut -d' ' -f39 /proc/self/stat") == cpu
+        assert ask(vm, f"taskset {int(cpu) + 1:x} cut -d' ' -f39 /proc/self/stat") == cpu
     log = ask(vm, "dmesg")
     for trouble in ("BUG:", "WARNING:", "Oops", "Call Trace", "rcu_sched detected stalls"):
         assert trouble not in log
