@@ -41,9 +41,12 @@ class _Member:
             descriptor = theirs.fileno()
             words = [sys.executable, "-P", str(_SCRIPT), str(descriptor)]
             self.process = subprocess.Popen(words, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
+        except OSError as error:
+            ours.close()
+            raise CvmbootError(f"no process can be started: {error.strerror}; try fewer --jobs") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
-        theirs.close()
+            theirs.close()
         with contextlib.suppress(OSError):  # if it is dead already, its pipe's end says so
             ours.send(sys.path)
             ours.send((life, settings))
@@ -114,9 +117,10 @@ class LocalCrew:
         self._deal()
         return results
 
-    def processes(self) -> list[int]:
-        """The processes' ids."""
-        return [member.process.pid for member in self._members]
+    def kill(self) -> None:
+        """From any thread: kill the processes; who waits for results learns that chunks are lost."""
+        for member in self._members:
+            member.process.kill()
 
     def wake(self) -> None:
         os.write(self._wake, b"x")

@@ -5,9 +5,7 @@ case and not the worker. A file goes to a worker once, by its digest.
 """
 
 import contextlib
-import os
 import shutil
-import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -59,15 +57,16 @@ def play_on_worker(settings: Settings, records: list[Record], *contents: bytes) 
 
 
 def _placed(here: Path, digest: str, name: str, is_folder: bool, data: bytes) -> Path:
-    """The path of a file on this worker; it is written when it is first wanted."""
-    folder = here / digest
+    """The path of a file on this worker; it is written when it is first wanted. Its name may mean something to a guest."""
+    path = here / digest / name
     with _lock:
-        if not folder.exists():
-            here.mkdir(exist_ok=True)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix="draft-", dir=here))
             place(data, is_folder, draft / name)
-            draft.rename(folder)
-    return folder / name
+            (draft / name).rename(path)
+            draft.rmdir()
+    return path
 
 
 class _Player:
@@ -91,8 +90,7 @@ class _Player:
     def end(self) -> None:
         """End the process; a `play` that waits for it then comes back, and whoever called it has to call this again."""
         if self.busy:
-            for process in self._crew.processes():
-                os.kill(process, signal.SIGKILL)
+            self._crew.kill()
         else:
             self._crew.close()
 
@@ -172,7 +170,12 @@ class PlayingCluster(ClusterCrew):
         """End what still runs on the workers, too."""
         for _, future in self._chunks.values():
             future.cancel()
-        with contextlib.suppress(Exception):  # whatever keeps a worker from it: its cases end by their timeouts
-            if self._client.status == "running":
-                self._client.run(leave, self._run, on_error="ignore")
+        if self._client.status == "running":
+            telling = threading.Thread(target=self._tell_the_end, daemon=True)
+            telling.start()
+            telling.join(_LEAVE_SECONDS)
         super().close()
+
+    def _tell_the_end(self) -> None:
+        with contextlib.suppress(Exception):  # whatever keeps a worker from it: its cases end by their timeouts
+            self._client.run(leave, self._run, on_error="ignore")

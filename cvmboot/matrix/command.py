@@ -213,12 +213,14 @@ class _Run:
         from cvmboot.matrix.contents import Contents
         from cvmboot.matrix.run import Folders
 
+        if self._junit is not None and not self._junit.parent.is_dir():
+            raise CvmbootError(f"--junit {self._junit}: there is no folder {self._junit.parent}")
         contents = Contents()
         journal = self._journal()
         complete = False
         try:
             self._run(Folders(self._output, self._cases), contents, journal)
-            complete = True
+            complete = self._matrix is not None and not self._matrix.stopped
         except BrokenPipeError:
             # What Python still holds back for standard output must not fail once more when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

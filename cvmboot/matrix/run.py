@@ -18,6 +18,8 @@ from cvmboot.version import version
 
 Result = dict[str, Any]
 RESULTS = "results.jsonl"
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255."""
 
 
 def options_digest() -> str:
@@ -34,8 +36,9 @@ class Folders:
             return
         taken: set[str] = set()
         for case in cases:
-            plain = "".join(c if c.isalnum() or c in " ._=+,-" else "-" for c in case.name)[:200]
-            folder = plain if plain.lower() not in taken and plain != RESULTS else f"{plain[:180]}~{case.index}"
+            plain = "".join(c if c.isalnum() or c in " ._=+,-" else "-" for c in case.name)
+            plain = plain.encode()[:_LONGEST_NAME].decode(errors="ignore")
+            folder = plain if plain.lower() not in taken and plain != RESULTS else f"{plain}~{case.index}"
             taken.add(folder.lower())
             self._by_name[case.name] = root / folder
 

@@ -250,7 +250,7 @@ def test_fail_fast_and_cases_that_were_not_run(write: Write, tmp_path: Path) -> 
         """)
     done = ran(path, "--jobs", 1, "--fail-fast", "--json", "--junit", tmp_path / "junit.xml")
     assert done.returncode == 3 and list(results_in(done.stdout)) == ["one", "two"]
-    assert "1 not run" in done.stderr
+    assert "1 not run" in done.stderr and "stopped after 2 cases" in done.stderr
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert suite.attrib["skipped"] == "1"
     assert [case.attrib["name"] for case in suite.iter("testcase") if case.find("skipped") is not None] == ["three"]

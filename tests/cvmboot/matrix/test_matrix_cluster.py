@@ -70,6 +70,7 @@ def test_the_example_on_workers_elsewhere(cluster: Cluster, tmp_path: Path) -> N
     assert _lines(kept / "talks" / "trace.jsonl") > 10
     # A folder goes there, too, and what fails there looks as it does here.
     path = tmp_path / "folders.toml"
+    (tmp_path / "twin.efi").write_bytes((BUILT / "hello.efi").read_bytes())
     path.write_text(f"""
         [defaults]
         esp = "{BUILT}"
@@ -82,10 +83,14 @@ def test_the_example_on_workers_elsewhere(cluster: Cluster, tmp_path: Path) -> N
         name = "other"
         image = "{BUILT / "hello.efi"}"
         expect = "Good evening"
+        [[case]]
+        name = "twin"
+        image = "twin.efi"
+        expect = "All is well"
         """)
     done = ran(path, "--cluster", cluster.address, "--json")
     results = results_in(done.stdout)
-    assert done.returncode == 3 and results["whole"]["status"] == 0
+    assert done.returncode == 3 and results["whole"]["status"] == results["twin"]["status"] == 0
     assert results["other"]["wanted"] == "Good evening" and "Goodbye" in results["other"]["console_end"]
 
 
