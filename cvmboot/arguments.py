@@ -130,8 +130,13 @@ OPTIONS = (
     Option("--memory", "memory", "Guest RAM: 512M, 2G; a plain number is MiB.", "SIZE", memory_size, "2G"),
     Option("--cpus", "cpus", "Number of processors.", "N", processors, "1"),
     Option(
-        *("--engine", "engine", "What runs guest code: auto takes the best there is.", "NAME"),
-        *(_one_of("--engine", "auto", "unicorn"), "auto"),
+        *(
+            "--engine",
+            "engine",
+            "What runs guest code: auto starts in unicorn, and goes to kvm for long computations.",
+            "NAME",
+        ),
+        *(_one_of("--engine", "auto", "unicorn", "kvm"), "auto"),
     ),
     Option(
         *(

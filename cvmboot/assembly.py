@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
@@ -101,15 +102,14 @@ def assemble(
 
     `variables` are those of the run before a reset.
     """
-    if options.engine not in ("auto", "unicorn"):
-        raise UsageError(f"--engine {options.engine}: only auto and unicorn are there yet; leave the option out")
+    engine = engine_for(options, warn)
     if options.clock not in ("real", "virtual"):
         raise UsageError(f"--clock {options.clock}: wanted real or virtual")
     if options.board not in ("auto", "uefi"):
         raise UsageError(f"--board {options.board} is for ELF unikernels; leave it out for EFI applications and disks")
     clock = VirtualClock() if options.clock == "virtual" else RealClock()
     try:
-        computer = Computer(options.memory, options.cpus, clock)
+        computer = Computer(options.memory, options.cpus, clock, engine, warn)
     except MachineError as error:
         raise CvmbootError(str(error)) from None
     snp = _snp_guest(computer, options)

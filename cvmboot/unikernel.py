@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
@@ -156,7 +157,8 @@ def assemble(
     program = _program(data, image, options.board)
     module, name = BOARDS[board_of(data, image, options.board)]
     try:
-        computer = Computer(options.memory, options.cpus, VirtualClock() if options.clock == "virtual" else RealClock())
+        clock = VirtualClock() if options.clock == "virtual" else RealClock()
+        computer = Computer(options.memory, options.cpus, clock, engine_for(options, warn), warn)
     except MachineError as error:
         raise CvmbootError(str(error)) from None
     board: Board = getattr(importlib.import_module(module), name)(computer, console, End(computer))

@@ -22,7 +22,7 @@ from machine.debugger import Debugger
 from machine.engine.base import Engine
 from machine.engine.unicorn import UnicornEngine
 from machine.errors import BadAddress, BusConflict, MachineError
-from machine.idle import IdleDetector
+from machine.idle import NEAR, NEAR_ON_KVM, IdleDetector
 from machine.interrupts.controller import InterruptController
 from machine.linear import LinearMemory
 from machine.memory import PhysicalMemory
@@ -55,7 +55,18 @@ class Computer:
     use (cpu, translation, linear address, access), once until `engine.flush_translations`.
     """
 
-    def __init__(self, memory: int, cpus: int = 1, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        memory: int,
+        cpus: int = 1,
+        clock: Clock | None = None,
+        engine: str = "unicorn",
+        report: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """`engine` is "unicorn", "kvm" or "auto"; `report` gets a line when a guest cannot stay where it was asked to be.
+
+        MachineError if that engine is not to be had.
+        """
         self.memory = PhysicalMemory(memory)
         self.clock = clock or RealClock()
         self.virtual = isinstance(self.clock, VirtualClock)
@@ -94,7 +105,7 @@ class Computer:
         self._end_of_turn: int | None = None
         self._random = random.Random(0x6376_6D62) if self.virtual else None
         self._deferred: deque[Callable[[], None]] = deque()
-        self._connect(UnicornEngine(self.memory, self, cpus))
+        self._connect(self._make_engine(engine, cpus, report))
         self.bus.on_window = self._open_window
 
     def _connect(self, engine: Engine) -> None:
@@ -149,11 +160,17 @@ class Computer:
         return state
 
     @classmethod
-    def restored(cls, memory: PhysicalMemory, cpus: int) -> "Computer":
+    def restored(
+        cls,
+        memory: PhysicalMemory,
+        cpus: int,
+        engine: str = "unicorn",
+        report: Callable[[str], None] = lambda _line: None,
+    ) -> "Computer":
         """A computer that `thaw` is still to make one: objects that belong to it can refer to it and to its CPUs meanwhile."""
         computer = cls.__new__(cls)
         computer.memory = memory
-        computer.engine = UnicornEngine(memory, computer, cpus)
+        computer.engine = computer._make_engine(engine, cpus, report)
         return computer
 
     def thaw(self, state: dict[str, Any]) -> None:
@@ -163,8 +180,23 @@ class Computer:
         self.await_input = never
         self._connect(self.engine)
         self.bus.reopen_windows()
+        self._moved(self.engine.name)
         for cpu, saved in zip(self.engine.cpus, cpus, strict=True):
             cpu.thaw(saved)
+
+    def _make_engine(self, name: str, cpus: int, report: Callable[[str], None]) -> Engine:
+        if name == "unicorn":
+            return UnicornEngine(self.memory, self, cpus)
+        from machine.engine.moving import MovingEngine
+
+        try:
+            return MovingEngine(self.memory, self, cpus, name, report, self._moved)
+        except MachineError:
+            self.memory.close()
+            raise
+
+    def _moved(self, engine: str) -> None:
+        self.idle.near = NEAR if engine == "unicorn" else NEAR_ON_KVM
 
     # -- machine.engine.base.Handlers
 
@@ -255,6 +287,7 @@ class Computer:
         found = paging.walk(self.memory, mode, address, access, user, self.encryption_mask)
         if self.page_filter is not None:
             self.page_filter(cpu, found, address, access)
+            found.shift = 12  # the next page is to be seen, too
         return found
 
     def look(self, mode: Mode, address: int) -> Translation:

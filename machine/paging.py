@@ -45,12 +45,22 @@ class NonCanonical(Exception):
 
 
 class Translation:
-    """Where a linear page lies: `physical` (page start), what is allowed, and the encryption bit of the mapping."""
+    """Where a linear page lies: `physical` (page start), what is allowed, and the encryption bit of the mapping.
 
-    __slots__ = ("dirty", "encrypted", "executable", "physical", "user", "writable")
+    All of the 1 << `shift` bytes around it are mapped alike.
+    """
+
+    __slots__ = ("dirty", "encrypted", "executable", "physical", "shift", "user", "writable")
 
     def __init__(
-        self, physical: int, writable: bool, executable: bool, user: bool, dirty: bool, encrypted: bool
+        self,
+        physical: int,
+        writable: bool,
+        executable: bool,
+        user: bool,
+        dirty: bool,
+        encrypted: bool,
+        shift: int = 12,
     ) -> None:
         self.physical = physical
         self.writable = writable
@@ -58,6 +68,7 @@ class Translation:
         self.user = user
         self.dirty = dirty
         self.encrypted = encrypted
+        self.shift = shift
 
 
 class Mode:
@@ -114,7 +125,9 @@ def walk(
     inside = (0x1000 << level - 9) - 0x1000
     frame = entry & ADDRESS_MASK & ~mask & ~inside | address & inside
     may_write = rights & WRITABLE != 0 or not (user or mode.write_protect)
-    return Translation(frame, may_write, executable, rights & USER != 0, entry & DIRTY != 0, entry & mask != 0)
+    return Translation(
+        frame, may_write, executable, rights & USER != 0, entry & DIRTY != 0, entry & mask != 0, level + 3
+    )
 
 
 _LONG_LEVELS = (36, 27, 18, 9)

@@ -59,6 +59,13 @@ class UnicornEngine:
         for cpu in self._instances:
             cpu.stop.request()
 
+    def take_kick(self) -> bool:
+        """Whether somebody has kicked since the last run ended; forgotten then."""
+        waiting = any(cpu.stop.requested for cpu in self._instances)
+        for cpu in self._instances:
+            cpu.stop.clear()
+        return waiting
+
     def invalidate(self, address: int, size: int) -> None:
         """Drop translated code: all of it, which costs less than finding out which."""
         for cpu in self._instances:

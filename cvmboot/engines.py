@@ -1,0 +1,36 @@
+"""Which engine a run gets: what `--engine` asks for, what goes with the other options, and what a test-suite asks for."""
+
+import os
+from collections.abc import Callable
+
+from cvmboot.errors import UsageError
+from cvmboot.options import RunOptions
+
+ENGINES = ("auto", "unicorn", "kvm")
+VARIABLE = "CVMBOOT_ENGINE"
+"""What `auto` is to mean, for running a whole test-suite on one engine."""
+
+
+def engine_for(options: RunOptions, warn: Callable[[str], None]) -> str:
+    """One of ENGINES for `machine.computer.Computer`. UsageError for options that it does not go with."""
+    engine = options.engine
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: wanted {', '.join(ENGINES)}")
+    checked = options.snp and options.snp_check in ("warn", "strict")
+    if engine == "kvm":
+        if options.clock == "virtual":
+            raise UsageError("--clock virtual needs traps that KVM does not have; leave --engine kvm out")
+        if options.gdb is not None:
+            raise UsageError(
+                "--gdb needs break- and watchpoints that are there on Unicorn only; leave --engine kvm out"
+            )
+        if checked:
+            warn(f"--engine kvm: runs without the checks of --snp-check {options.snp_check}; --engine auto has them")
+            options.snp_check = "off"
+        return engine
+    if options.clock == "virtual" or options.gdb is not None or checked or engine == "unicorn":
+        return "unicorn"
+    wanted = os.environ.get(VARIABLE, "auto")
+    if wanted not in ENGINES:
+        raise UsageError(f"{VARIABLE}={wanted}: wanted {', '.join(ENGINES)}")
+    return wanted

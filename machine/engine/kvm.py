@@ -1,0 +1,106 @@
+"""The KVM engine: guest code on the processor itself, in ring 3 under a small monitor of ours."""
+
+from machine.cpu import Cpu, Stop
+from machine.engine import kvm_abi as abi
+from machine.engine.base import Handlers
+from machine.engine.kvm_code import CodePages
+from machine.engine.kvm_cpu import KvmCpu
+from machine.engine.kvm_monitor import MAXIMUM_CPUS, Monitor
+from machine.engine.kvm_shadow import Pool, Shadow
+from machine.errors import EngineError
+from machine.memory import HIGH_START, PhysicalMemory
+
+_LOW, _HIGH, _MONITOR = range(3)
+"""Memory slots."""
+
+
+class KvmEngine:
+    """One virtual machine of KVM over `memory`. EngineError where there is no KVM.
+
+    `run` and `step` raise CannotCarry before an instruction that needs another engine, and ManyExits, if `may_leave` is
+    set, when the guest traps so often that a translator is faster.
+    """
+
+    name = "kvm"
+
+    def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int = 1) -> None:
+        if cpus > MAXIMUM_CPUS:
+            raise EngineError(f"{cpus} processors: the KVM engine has at most {MAXIMUM_CPUS}")
+        self.memory = memory
+        self.handlers = handlers
+        self.may_leave = False
+        self.windows: list[range] = []
+        self.vm = vm = abi.Vm()
+        self._instances: list[KvmCpu] = []
+        try:
+            vm.map(_LOW, 0, memory.low_size, memory.host_address)
+            if memory.high_size:
+                vm.map(_HIGH, HIGH_START, memory.high_size, memory.host_address + memory.low_size)
+            self.monitor = Monitor(vm, _MONITOR, memory.end, cpus)
+        except OSError as error:
+            vm.close()
+            raise EngineError(f"{abi.DEVICE}: {error.strerror or error}") from None
+        self.pool = Pool(self.monitor)
+        self.code = CodePages(memory, self.monitor, self.pool)
+        try:
+            for index in range(cpus):
+                self._instances.append(KvmCpu(self, index))
+        except OSError as error:
+            self.close()
+            raise EngineError(f"{abi.DEVICE}: {error.strerror or error}") from None
+        self.cpus: list[Cpu] = list(self._instances)
+
+    def shadows(self) -> list[Shadow]:
+        """The page tables of all processors."""
+        return [cpu.shadow for cpu in self._instances]
+
+    @property
+    def exits(self) -> int:
+        """How often guest code has been left so far."""
+        return sum(cpu.exits for cpu in self._instances)
+
+    def run(self, cpu: Cpu) -> Stop:
+        """Run `cpu` until it halts, faults or is kicked."""
+        return self._instances[cpu.index].start()
+
+    def step(self, cpu: Cpu) -> Stop:
+        """Run one instruction."""
+        return self._instances[cpu.index].start(stepping=True)
+
+    def kick(self) -> None:
+        """Make a running `run`, or else the next one, return; from any thread."""
+        for cpu in self._instances:
+            cpu.knock.knock()
+
+    def take_kick(self) -> bool:
+        """Whether somebody has kicked since the last run ended; forgotten then."""
+        waiting = any(cpu.knock.waits for cpu in self._instances)
+        for cpu in self._instances:
+            cpu.knock.clear()
+        return waiting
+
+    def invalidate(self, address: int, size: int) -> None:
+        """Host code stored where code was executed: look through those pages again."""
+        for frame in range(address >> 12, (address + size + 0xFFF) >> 12):
+            if frame in self.memory.code_pages:
+                self.code.changed(frame)
+                self.memory.code_pages.discard(frame)
+        self.flush_translations()
+
+    def flush_translations(self) -> None:
+        """Drop every translation before guest code runs again."""
+        for cpu in self._instances:
+            cpu.shadow.stale = True
+
+    def open_window(self, base: int, size: int) -> None:
+        """Reach devices above 4 GiB."""
+        self.windows.append(range(base, base + size))
+
+    def close(self) -> None:
+        """Free it all."""
+        for cpu in self._instances:
+            cpu.close()
+        self._instances = []
+        self.cpus = []
+        self.vm.close()
+        self.monitor.close()

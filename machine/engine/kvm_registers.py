@@ -1,0 +1,209 @@
+"""The registers of a processor on KVM as the guest is to see them: of a ring 0 that it never is in.
+
+General registers are the real ones. Selectors, control registers, RFLAGS.IF and the descriptor table registers are kept here:
+the real ones belong to the monitor.
+"""
+
+import struct
+from typing import Any
+
+from machine import registers as reg
+from machine.engine import kvm_abi as abi
+from machine.engine.kvm_monitor import DATA_SEGMENTS, USER_CODE_SEGMENT, USER_DATA_SEGMENT
+from machine.errors import EngineError
+from machine.paging import Mode
+
+_EFER, _FS_BASE, _GS_BASE = 0xC000_0080, 0xC000_0100, 0xC000_0101
+_PLACES = (*(abi.RAX, abi.RCX, abi.RDX, abi.RBX, abi.RSP, abi.RBP, abi.RSI, abi.RDI), *range(8, 16), abi.RIP)
+"""Where struct kvm_regs has RAX to R15 and RIP."""
+_HIDDEN = reg.RFLAGS_IF | reg.RFLAGS_RF
+_RFLAGS_AC = 1 << 18
+_MASK = (1 << 64) - 1
+_BASES = {reg.FS_BASE: abi.SREGS_AT + abi.FS_AT, reg.GS_BASE: abi.SREGS_AT + abi.GS_AT}
+_KEPT = frozenset((*range(reg.CR0, reg.CR8 + 1), *range(reg.ES, reg.GS + 1)))
+_FPU_REGISTERS = frozenset((reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG))
+_TAG_VALID, _TAG_ZERO, _TAG_SPECIAL, _TAG_EMPTY = range(4)
+
+
+class KvmRegisters:
+    """Registers of one processor; see `machine.cpu.Cpu`."""
+
+    def __init__(self, vcpu: abi.Vcpu) -> None:
+        self.vcpu = vcpu
+        self.page = vcpu.page
+        self.real = vcpu.regs
+        self._kept = [0] * reg.COUNT
+        self._msrs: dict[int, int] = {}
+        self._efer = 0
+        self._tables = {"gdtr": (0, 0xFFFF), "idtr": (0, 0xFFFF), "tr": (0, 0xFFFF)}
+        self._mode: Mode | None = None
+        self.interruptible = False
+        self.stale = False
+        """Control registers have changed in a way that takes rights away, or may have."""
+        self.real[abi.RFLAGS] = 2
+        page = self.page
+        for at in DATA_SEGMENTS:
+            page[abi.SREGS_AT + at : abi.SREGS_AT + at + abi.SEGMENT.size] = USER_DATA_SEGMENT
+        page[abi.SREGS_AT : abi.SREGS_AT + abi.SEGMENT.size] = USER_CODE_SEGMENT
+
+    # -- one by one
+
+    def get(self, register: int) -> int:
+        """Read one register."""
+        if register <= reg.RIP:
+            value: int = self.real[_PLACES[register]]
+            return value
+        if register == reg.RFLAGS:
+            return self.real[abi.RFLAGS] & ~_HIDDEN | (reg.RFLAGS_IF if self.interruptible else 0)
+        at = _BASES.get(register)
+        if at is not None:
+            return int.from_bytes(self.page[at : at + 8], "little")
+        if register in _FPU_REGISTERS:
+            return self._fpu_register(register)
+        return self._kept[register]
+
+    def set(self, register: int, value: int) -> None:
+        """Write one register."""
+        value &= _MASK
+        if register <= reg.RIP:
+            self.real[_PLACES[register]] = value
+        elif register == reg.RFLAGS:
+            self.interruptible = value & reg.RFLAGS_IF != 0
+            self.real[abi.RFLAGS] = value & ~(reg.RFLAGS_RF | _RFLAGS_AC) | reg.RFLAGS_IF | 2
+        elif register in _KEPT:
+            self._kept[register] = value
+            if register < reg.ES:
+                self._mode = None
+                self.stale = self.stale or register in (reg.CR0, reg.CR3, reg.CR4)
+            elif register in (reg.FS, reg.GS):
+                self.set(reg.FS_BASE if register == reg.FS else reg.GS_BASE, 0)
+        elif register in _BASES:
+            at = _BASES[register]
+            self.page[at : at + 8] = value.to_bytes(8, "little")
+        else:
+            self._set_fpu_register(register, value)
+
+    def arguments(self) -> tuple[int, int, int, int, int]:
+        """RCX, RDX, R8, R9, RSP."""
+        real = self.real
+        return real[abi.RCX], real[abi.RDX], real[8], real[9], real[abi.RSP]
+
+    def mode(self) -> Mode:
+        """The paging mode as the control registers have it now."""
+        if self._mode is None:
+            kept = self._kept
+            self._mode = Mode(kept[reg.CR0], kept[reg.CR3], kept[reg.CR4], self._efer)
+        return self._mode
+
+    def read_msr(self, index: int) -> int:
+        """Read an MSR that the engine keeps."""
+        if index == _EFER:
+            return self._efer
+        if index in (_FS_BASE, _GS_BASE):
+            return self.get(reg.FS_BASE if index == _FS_BASE else reg.GS_BASE)
+        return self._msrs.get(index, 0)
+
+    def write_msr(self, index: int, value: int) -> None:
+        """Write an MSR that the engine keeps."""
+        if index == _EFER:
+            self._efer = value
+            self._mode = None
+            self.stale = True
+        elif index in (_FS_BASE, _GS_BASE):
+            self.set(reg.FS_BASE if index == _FS_BASE else reg.GS_BASE, value)
+        else:
+            self._msrs[index] = value
+
+    def table(self, name: str) -> tuple[int, int]:
+        """(base, limit) of a descriptor table register or TR."""
+        return self._tables[name]
+
+    def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
+        """Load a descriptor table register or TR."""
+        self._tables[name] = base, limit
+
+    def enter_ring0(self, selector: int) -> None:
+        """No guest is in ring 3 here: one that goes there leaves KVM."""
+        raise EngineError(f"a guest on KVM went from ring 3 to {selector:#x}, and was never in ring 3")
+
+    # -- x87 and SSE
+
+    def _fpu(self) -> tuple[bytes, int, int, int, bytes, int, tuple[int, int, int]]:
+        st, control, status, tag, opcode, rip, rdp, xmm, mxcsr, _ = abi.FPU.unpack(self.vcpu.get_fpu())
+        return st, control, status, tag, xmm, mxcsr, (opcode, rip, rdp)
+
+    @staticmethod
+    def _full_tag(st: bytes, status: int, abridged: int) -> int:
+        """The tag word of FSTENV from the abridged one of FXSAVE (APM volume 2, 11.4.4)."""
+        top, full = status >> 11 & 7, 0
+        for physical in range(8):
+            stack = (physical - top) & 7
+            mantissa, exponent = struct.unpack_from("<QH", st, 16 * stack)
+            exponent &= 0x7FFF
+            if not abridged >> physical & 1:
+                tag = _TAG_EMPTY
+            elif exponent == 0x7FFF or (exponent and not mantissa >> 63) or (not exponent and mantissa):
+                tag = _TAG_SPECIAL
+            else:
+                tag = _TAG_VALID if exponent else _TAG_ZERO
+            full |= tag << 2 * physical
+        return full
+
+    def _fpu_register(self, register: int) -> int:
+        st, control, status, tag, _, mxcsr, _ = self._fpu()
+        if register == reg.MXCSR:
+            return mxcsr
+        if register == reg.FPTAG:
+            return self._full_tag(st, status, tag)
+        return control if register == reg.FPCW else status
+
+    def _set_fpu_register(self, register: int, value: int) -> None:
+        fields = list(abi.FPU.unpack(self.vcpu.get_fpu()))
+        if register == reg.MXCSR:
+            fields[8] = value & 0xFFFF
+        elif register == reg.FPCW:
+            fields[1] = value & 0xFFFF
+        elif register == reg.FPSW:
+            fields[2] = value & 0xFFFF
+        elif register == reg.FPTAG:
+            fields[3] = sum(1 << n for n in range(8) if value >> 2 * n & 3 != _TAG_EMPTY)
+        self.vcpu.set_fpu(bytearray(abi.FPU.pack(*fields)))
+
+    def save(self) -> dict[str, Any]:
+        """All state that interrupted guest code can notice, in the form that all engines share."""
+        st, control, status, tag, xmm, mxcsr, _ = self._fpu()
+        top = status >> 11 & 7
+        state: dict[str, Any] = {
+            "general": [self.get(register) for register in reg.GENERAL],
+            "scalars": [
+                *(
+                    self.get(reg.FS_BASE),
+                    self.get(reg.GS_BASE),
+                    mxcsr,
+                    control,
+                    status,
+                    self._full_tag(st, status, tag),
+                ),
+            ],
+        }
+        for n in range(16):
+            state[f"xmm{n}"] = xmm[16 * n : 16 * n + 16]
+        for physical in range(8):
+            stack = (physical - top) & 7
+            state[f"fp{physical}"] = st[16 * stack : 16 * stack + 10]
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put back what `save` gave."""
+        for register, value in zip(reg.GENERAL, state["general"], strict=True):
+            self.set(register, value)
+        fs_base, gs_base, mxcsr, control, status, full = state["scalars"]
+        self.set(reg.FS_BASE, fs_base)
+        self.set(reg.GS_BASE, gs_base)
+        top = status >> 11 & 7
+        st = b"".join(state[f"fp{(stack + top) & 7}"].ljust(16, b"\0") for stack in range(8))
+        xmm = b"".join(state[f"xmm{n}"] for n in range(16))
+        tag = sum(1 << n for n in range(8) if full >> 2 * n & 3 != _TAG_EMPTY)
+        self.vcpu.set_fpu(
+            bytearray(abi.FPU.pack(st, control & 0xFFFF, status & 0xFFFF, tag, 0, 0, 0, xmm, mxcsr & 0xFFFF, 0))
+        )

@@ -1,0 +1,64 @@
+"""How a thread inside KVM_RUN is brought out: a flag that KVM looks at before it enters the guest, and a signal for one inside.
+
+The flag (immediate_exit) stays until it is cleared, so that no kick is lost whenever it comes; the signal's handler does
+nothing. It is a C function that is safe at any moment, because Python's own handlers can be set in the main thread only.
+"""
+
+import ctypes
+import functools
+import mmap
+import os
+import signal
+import threading
+
+from machine.engine import kvm_abi as abi
+from machine.errors import EngineError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_SIGACTION = 512
+"""More bytes than struct sigaction has anywhere."""
+
+
+@functools.cache
+def _signal() -> int:
+    """A real-time signal that nobody uses, with a handler that does nothing from now on."""
+    for number in range(signal.SIGRTMIN + 8, signal.SIGRTMAX):
+        before = ctypes.create_string_buffer(_SIGACTION)
+        _libc.sigaction(number, None, before)
+        if not any(before.raw[:8]):  # SIG_DFL
+            action = ctypes.create_string_buffer(_SIGACTION)
+            ctypes.c_void_p.from_buffer(action).value = ctypes.cast(_libc.abs, ctypes.c_void_p).value
+            _libc.sigaction(number, action, None)
+            return number
+    raise EngineError("every real-time signal of this process has a handler; the KVM engine needs one")
+
+
+class Knock:
+    """Brings the thread out that runs one processor; `page` is its struct kvm_run. `thread` is the kernel's number of it."""
+
+    def __init__(self, page: mmap.mmap) -> None:
+        self._page = page
+        self._signal = _signal()
+        self._process = os.getpid()
+        self.thread = 0
+
+    def knock(self) -> None:
+        """From any thread: end KVM_RUN, or the next one, at once."""
+        self._page[abi.IMMEDIATE_EXIT] = 1
+        thread = self.thread
+        if thread and thread != threading.get_native_id():
+            # The thread may be gone: its number then belongs to nobody of this process.
+            _libc.syscall(_TGKILL, self._process, thread, self._signal)
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody has knocked."""
+        return bool(self._page[abi.IMMEDIATE_EXIT])
+
+    def clear(self) -> None:
+        """The processor has come out."""
+        self._page[abi.IMMEDIATE_EXIT] = 0
+
+
+_TGKILL = 234
+"""SYS_tgkill on x86-64, the only place where there is such a KVM."""
