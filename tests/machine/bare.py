@@ -17,8 +17,11 @@ DATA, KERNEL = 0x08, 0x10
 class Bare:
     """64 MiB of RAM; `run(code)` executes machine code until it ends with `hlt` at a `finish`, or faults."""
 
-    def __init__(self, clock: Clock | None = None, memory: int = 128 << 20, cpus: int = 1) -> None:
-        self.computer = Computer(memory, cpus, clock)
+    def __init__(
+        self, clock: Clock | None = None, memory: int = 128 << 20, cpus: int = 1, engine: str = "unicorn"
+    ) -> None:
+        self.lines: list[str] = []
+        self.computer = Computer(memory, cpus, clock, engine, self.lines.append)
         self.cpu = self.computer.engine.cpus[0]
         self.faults: list[Fault] = []
         self.map = IdentityMap(self.computer.memory, TABLES, self.computer.memory.end)

@@ -9,13 +9,14 @@ from machine import registers as reg
 from machine.clock import VirtualClock
 from machine.cpu import Cpu
 from machine.interrupts import apic_timer
+from tests.engines import ENGINES
 
 from .bare import CODE, DONE, Bare
 
 
-@pytest.fixture
-def bare() -> Iterator[Bare]:
-    machine = Bare()
+@pytest.fixture(params=ENGINES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
+    machine = Bare(engine=request.param)
     yield machine
     machine.close()
 
@@ -64,6 +65,7 @@ def test_rdtsc_follows_the_machines_clock() -> None:
         machine.close()
 
 
+@pytest.mark.parametrize("bare", ["unicorn"], indirect=True)  # on KVM it is the processor's own
 def test_rdrand_with_prefixes_sets_its_own_register_and_carry(bare: Bare) -> None:
     bare.computer.random = lambda cpu, size: 0x1122334455667788 & ((1 << 8 * size) - 1)  # type: ignore[method-assign]
     # rdrand r9; setc r10b; rdrand cx (after mov rcx,-1); rdseed esi

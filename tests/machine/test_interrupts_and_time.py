@@ -11,15 +11,16 @@ from machine.clock import VirtualClock
 from machine.console import HostConsole
 from machine.exceptions import TripleFault
 from machine.idle import RUN, IdleDetector
+from tests.engines import ENGINES
 
 from .bare import CODE, DONE, Bare
 
 HANDLER = CODE + 0x10_0000
 
 
-@pytest.fixture
-def bare() -> Iterator[Bare]:
-    machine = Bare()
+@pytest.fixture(params=ENGINES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
+    machine = Bare(engine=request.param)
     yield machine
     machine.close()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from machine import registers as reg
+from tests.engines import ENGINES
 
 from .bare import CODE, DONE, KERNEL, STACK, TABLES, Bare
 
@@ -14,9 +15,9 @@ USER, HANDLER, TASK, KERNEL_STACK = CODE + 0x1000, CODE + 0x2000, 0x500_0000, 0x
 GO_TO_USER = "48cf"  # iretq
 
 
-@pytest.fixture
-def bare() -> Iterator[Bare]:
-    machine = Bare()
+@pytest.fixture(params=ENGINES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
+    machine = Bare(engine=request.param)
     ram = machine.computer.memory
     for table in range(TABLES, TABLES + 3 * 4096, 8):  # everything may be touched from ring 3
         entry = ram.u64(table)

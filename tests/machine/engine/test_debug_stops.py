@@ -6,15 +6,16 @@ import pytest
 
 from machine import registers as reg
 from machine.cpu import Stop, Watch
+from tests.engines import ENGINES
 from tests.machine.bare import CODE, DONE, Bare
 
 DATA = 0x500_0000
 AT_DATA = DATA.to_bytes(4, "little").hex()
 
 
-@pytest.fixture
-def bare() -> Iterator[Bare]:
-    machine = Bare()
+@pytest.fixture(params=ENGINES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
+    machine = Bare(engine=request.param)
     yield machine
     machine.close()
 

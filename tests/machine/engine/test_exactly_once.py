@@ -10,6 +10,7 @@ import pytest
 
 from machine.cpu import Cpu
 from machine.engine import unicorn_insides
+from tests.engines import ENGINES
 from tests.machine.bare import CODE, DONE, Bare
 
 COUNTERS, DEVICE = 0x500_0000, 0xFED0_0000
@@ -30,12 +31,12 @@ BODIES = {
 TRAPS = {"nothing": 0, "xchg": 0, "cmpxchg": 0, "change a device register": 2}
 
 
-@pytest.fixture(params=["insides known", "insides unknown"])
+@pytest.fixture(params=["insides known", "insides unknown", *ENGINES[1:]])
 def bare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bare]:
-    """A machine, and one over a library whose insides are not known."""
+    """A machine, one over a Unicorn whose insides are not known, and one on KVM."""
     if request.param == "insides unknown":
         monkeypatch.setattr(unicorn_insides, "find", lambda _library, _handle: None)
-    machine = Bare()
+    machine = Bare(engine="kvm" if request.param == "kvm" else "unicorn")
     yield machine
     machine.close()
 

@@ -8,15 +8,16 @@ from machine import registers as reg
 from machine.errors import BusConflict
 from machine.memory import HIGH_START
 from machine.paging import IdentityMap
+from tests.engines import ENGINES
 from tests.machine.bare import DONE, Bare
 
 WINDOW, SIZE = 0x1_4000_0000, 0x20_0000
 _MAP = 0x500_0000
 
 
-@pytest.fixture
-def bare() -> Iterator[Bare]:
-    machine = Bare()
+@pytest.fixture(params=ENGINES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
+    machine = Bare(engine=request.param)
     high = IdentityMap(machine.computer.memory, _MAP, 6 << 30)
     machine.cpu.set(reg.CR3, high.base)
     yield machine

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from machine.paging import LARGE, PRESENT, WRITABLE
+from tests.engines import ENGINES
 from tests.machine.bare import CODE, DONE, TABLES, Bare
 
 RESULT = 0x500_0000
@@ -13,9 +14,9 @@ SITES, ROUNDS = 24, 60
 ALIAS = 0x4000_0000  # a second gibibyte of addresses for the same RAM
 
 
-@pytest.fixture
-def bare() -> Iterator[Bare]:
-    machine = Bare()
+@pytest.fixture(params=ENGINES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
+    machine = Bare(engine=request.param)
     yield machine
     machine.close()
 

@@ -10,6 +10,7 @@ from machine.computer import Computer
 from machine.cpu import Cpu
 from machine.msr import EFER
 from machine.paging import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, IdentityMap
+from tests.engines import ENGINES
 
 GDT, STACK, CODE, STUB, ELSEWHERE, TABLES = 0x1000, 0x9000, 0x10_0000, 0x10_1000, 0x50_0000, 0x20_0000
 PORT = 0xE0
@@ -17,10 +18,10 @@ TIMES = 40
 NUMBER = 7
 
 
-@pytest.fixture
-def computer() -> Iterator[Computer]:
+@pytest.fixture(params=ENGINES)
+def computer(request: pytest.FixtureRequest) -> Iterator[Computer]:
     """A machine that calls a stub `mov eax, NUMBER; out PORT, eax; ret` TIMES times, then halts, which ends the run."""
-    machine = Computer(64 << 20)
+    machine = Computer(64 << 20, engine=request.param)
     memory = machine.memory
     memory.write(GDT, pack("<QQQ", 0, 0x00CF93000000FFFF, 0x00AF9B000000FFFF))
     calls = b"\xb9" + pack("<I", TIMES) + b"\xe8" + pack("<i", STUB - (CODE + 10)) + b"\xff\xc9\x75\xf7\xf4"
