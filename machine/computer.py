@@ -105,7 +105,11 @@ class Computer:
         self._end_of_turn: int | None = None
         self._random = random.Random(0x6376_6D62) if self.virtual else None
         self._deferred: deque[Callable[[], None]] = deque()
-        self._connect(self._make_engine(engine, cpus, report))
+        try:
+            self._connect(self._make_engine(engine, cpus, report))
+        except MachineError:
+            self.memory.close()
+            raise
         self.bus.on_window = self._open_window
 
     def _connect(self, engine: Engine) -> None:
@@ -189,11 +193,7 @@ class Computer:
             return UnicornEngine(self.memory, self, cpus)
         from machine.engine.moving import MovingEngine
 
-        try:
-            return MovingEngine(self.memory, self, cpus, name, report, self._moved)
-        except MachineError:
-            self.memory.close()
-            raise
+        return MovingEngine(self.memory, self, cpus, name, report, self._moved)
 
     def _moved(self, engine: str) -> None:
         self.idle.near = NEAR if engine == "unicorn" else NEAR_ON_KVM

@@ -68,7 +68,7 @@ class IdleDetector:
     Where several CPUs take turns, "the guest" is the one whose turn it is.
     """
 
-    __slots__ = ("_cpus", "_last", "_now", "_polls", "_sleep", "_spent", "_woke", "polled", "slept", "spun")
+    __slots__ = ("_cpus", "_last", "_now", "_polls", "_sleep", "_spent", "_woke", "near", "polled", "slept", "spun")
 
     def __init__(
         self,

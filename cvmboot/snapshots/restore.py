@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmboot.assembly import Assembly
+from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError
 from cvmboot.snapshots.bases import Bases
 from cvmboot.snapshots.errors import BadState, SnapshotError
@@ -58,7 +59,7 @@ def _restore(
     memory = PhysicalMemory(facts.ram, (file.descriptor, facts.ram_at))
     computer: Computer | None = None
     try:
-        computer = Computer.restored(memory, facts.cpus)
+        computer = Computer.restored(memory, facts.cpus, engine_for(options, warn), warn)
         host = Host(computer, console, warn, options, image, bases.devices, platform, symbols)
         assembly = thaw(file.state, host, media)
         bases.hand_over(media)

@@ -31,7 +31,7 @@ class KvmEngine:
         self.may_leave = False
         self.windows: list[range] = []
         self.vm = vm = abi.Vm()
-        self._instances: list[KvmCpu] = []
+        self.instances: list[KvmCpu] = []
         try:
             vm.map(_LOW, 0, memory.low_size, memory.host_address)
             if memory.high_size:
@@ -44,38 +44,38 @@ class KvmEngine:
         self.code = CodePages(memory, self.monitor, self.pool)
         try:
             for index in range(cpus):
-                self._instances.append(KvmCpu(self, index))
+                self.instances.append(KvmCpu(self, index))
         except OSError as error:
             self.close()
             raise EngineError(f"{abi.DEVICE}: {error.strerror or error}") from None
-        self.cpus: list[Cpu] = list(self._instances)
+        self.cpus: list[Cpu] = list(self.instances)
 
     def shadows(self) -> list[Shadow]:
         """The page tables of all processors."""
-        return [cpu.shadow for cpu in self._instances]
+        return [cpu.shadow for cpu in self.instances]
 
     @property
     def exits(self) -> int:
         """How often guest code has been left so far."""
-        return sum(cpu.exits for cpu in self._instances)
+        return sum(cpu.exits for cpu in self.instances)
 
     def run(self, cpu: Cpu) -> Stop:
         """Run `cpu` until it halts, faults or is kicked."""
-        return self._instances[cpu.index].start()
+        return self.instances[cpu.index].start()
 
     def step(self, cpu: Cpu) -> Stop:
         """Run one instruction."""
-        return self._instances[cpu.index].start(stepping=True)
+        return self.instances[cpu.index].start(stepping=True)
 
     def kick(self) -> None:
         """Make a running `run`, or else the next one, return; from any thread."""
-        for cpu in self._instances:
+        for cpu in self.instances:
             cpu.knock.knock()
 
     def take_kick(self) -> bool:
         """Whether somebody has kicked since the last run ended; forgotten then."""
-        waiting = any(cpu.knock.waits for cpu in self._instances)
-        for cpu in self._instances:
+        waiting = any(cpu.knock.waits for cpu in self.instances)
+        for cpu in self.instances:
             cpu.knock.clear()
         return waiting
 
@@ -89,7 +89,7 @@ class KvmEngine:
 
     def flush_translations(self) -> None:
         """Drop every translation before guest code runs again."""
-        for cpu in self._instances:
+        for cpu in self.instances:
             cpu.shadow.stale = True
 
     def open_window(self, base: int, size: int) -> None:
@@ -98,9 +98,9 @@ class KvmEngine:
 
     def close(self) -> None:
         """Free it all."""
-        for cpu in self._instances:
+        for cpu in self.instances:
             cpu.close()
-        self._instances = []
+        self.instances = []
         self.cpus = []
         self.vm.close()
         self.monitor.close()

@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from machine import registers as reg
-from machine.cpu import Fault, GuestException, Stop, Watch
+from machine.cpu import Cpu, Fault, GuestException, Stop, Watch
 from machine.engine import kvm_abi as abi
 from machine.engine.kvm_mmio import MemoryAccess
 from machine.engine.kvm_monitor import LINEAR, SYSCALL_TARGET, USER_CODE_SEGMENT, USER_DATA_SEGMENT
@@ -49,6 +49,8 @@ class KvmCpu(KvmRegisters):
     def __init__(self, engine: "KvmEngine", index: int) -> None:
         super().__init__(engine.vm.vcpu(index))
         self.index = index
+        self.face: Cpu = self
+        """What handlers get to see: the processor wherever it is (`machine.engine.moving`)."""
         self.fault: Fault | None = None
         self.exits = 0
         self._engine = engine
@@ -97,7 +99,7 @@ class KvmCpu(KvmRegisters):
 
     def translate(self, address: int, access: int) -> Translation:
         """The guest's own translation for an access by its ring 0. PageFault, NonCanonical."""
-        return self._handlers.translate(self, self.mode(), address, access, False)
+        return self._handlers.translate(self.face, self.mode(), address, access, False)
 
     def segment(self, instruction: Instruction) -> int:
         """The base of a memory operand's segment."""

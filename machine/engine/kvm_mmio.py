@@ -49,8 +49,8 @@ class MemoryAccess:
             return (1 << 8 * size) - 1
         handlers = self._handlers
         if size < 8:
-            return handlers.mmio_read(cpu, physical, size)
-        return handlers.mmio_read(cpu, physical, 4) | handlers.mmio_read(cpu, physical + 4, 4) << 32
+            return handlers.mmio_read(cpu.face, physical, size)
+        return handlers.mmio_read(cpu.face, physical, 4) | handlers.mmio_read(cpu.face, physical + 4, 4) << 32
 
     def write(self, linear: int, size: int, value: int) -> None:
         """A store. PageFault."""
@@ -62,10 +62,10 @@ class MemoryAccess:
         elif not cpu.is_device(physical):
             pass
         elif size < 8:
-            self._handlers.mmio_write(cpu, physical, size, value)
+            self._handlers.mmio_write(cpu.face, physical, size, value)
         else:
-            self._handlers.mmio_write(cpu, physical, 4, value & 0xFFFF_FFFF)
-            self._handlers.mmio_write(cpu, physical + 4, 4, value >> 32)
+            self._handlers.mmio_write(cpu.face, physical, 4, value & 0xFFFF_FFFF)
+            self._handlers.mmio_write(cpu.face, physical + 4, 4, value >> 32)
 
     def _physical(self, linear: int, size: int, access: int) -> int:
         if (linear & 0xFFF) + size > 4096:

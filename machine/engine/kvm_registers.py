@@ -8,6 +8,15 @@ import struct
 from typing import Any
 
 from machine import registers as reg
+from machine.cpu_state import (
+    LDT_ATTRIBUTES,
+    SEGMENTS,
+    TSS_ATTRIBUTES,
+    Segment,
+    flat_segment,
+    pack_fxsave,
+    unpack_fxsave,
+)
 from machine.engine import kvm_abi as abi
 from machine.engine.kvm_monitor import DATA_SEGMENTS, USER_CODE_SEGMENT, USER_DATA_SEGMENT
 from machine.errors import EngineError
@@ -20,6 +29,10 @@ _HIDDEN = reg.RFLAGS_IF | reg.RFLAGS_RF
 _RFLAGS_AC = 1 << 18
 _MASK = (1 << 64) - 1
 _BASES = {reg.FS_BASE: abi.SREGS_AT + abi.FS_AT, reg.GS_BASE: abi.SREGS_AT + abi.GS_AT}
+_CONTROL = (reg.CR0, reg.CR2, reg.CR3, reg.CR4, reg.CR8)
+_SELECTORS = dict(zip(SEGMENTS, (reg.ES, reg.CS, reg.SS, reg.DS, reg.FS, reg.GS), strict=True))
+_MSRS = (0x174, 0x175, 0x176, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0102)
+_NO_BREAKPOINTS = [0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
 _KEPT = frozenset((*range(reg.CR0, reg.CR8 + 1), *range(reg.ES, reg.GS + 1)))
 _FPU_REGISTERS = frozenset((reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG))
 _TAG_VALID, _TAG_ZERO, _TAG_SPECIAL, _TAG_EMPTY = range(4)
@@ -35,7 +48,13 @@ class KvmRegisters:
         self._kept = [0] * reg.COUNT
         self._msrs: dict[int, int] = {}
         self._efer = 0
-        self._tables = {"gdtr": (0, 0xFFFF), "idtr": (0, 0xFFFF), "tr": (0, 0xFFFF)}
+        self._tables = {"gdtr": (0, 0xFFFF), "idtr": (0, 0xFFFF)}
+        self.task: Segment = (0, 0, 0xFFFF, TSS_ATTRIBUTES)
+        self.local_table: Segment = (0, 0, 0xFFFF, LDT_ATTRIBUTES)
+        self._hidden: dict[int, Segment] = {}
+        self.debug = list(_NO_BREAKPOINTS)
+        """DR0 to DR3, DR6, DR7"""
+        self.xcr0 = 1
         self._mode: Mode | None = None
         self.interruptible = False
         self.stale = False
@@ -72,6 +91,7 @@ class KvmRegisters:
             self.real[abi.RFLAGS] = value & ~(reg.RFLAGS_RF | _RFLAGS_AC) | reg.RFLAGS_IF | 2
         elif register in _KEPT:
             self._kept[register] = value
+            self._hidden.pop(register, None)
             if register < reg.ES:
                 self._mode = None
                 self.stale = self.stale or register in (reg.CR0, reg.CR3, reg.CR4)
@@ -116,15 +136,25 @@ class KvmRegisters:
 
     def table(self, name: str) -> tuple[int, int]:
         """(base, limit) of a descriptor table register or TR."""
-        return self._tables[name]
+        return self.task[1:3] if name == "tr" else self._tables[name]
 
     def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
         """Load a descriptor table register or TR."""
-        self._tables[name] = base, limit
+        if name == "tr":
+            self.task = selector, base, limit, TSS_ATTRIBUTES
+        else:
+            self._tables[name] = base, limit
 
     def enter_ring0(self, selector: int) -> None:
         """No guest is in ring 3 here: one that goes there leaves KVM."""
         raise EngineError(f"a guest on KVM went from ring 3 to {selector:#x}, and was never in ring 3")
+
+    def begin_turn(self, blocks: int) -> None:
+        """Blocks of code cannot be counted here."""
+
+    def enter_real_mode(self, vector: int, signature: int) -> None:
+        """There is none."""
+        raise EngineError("the KVM engine has no real mode")
 
     # -- x87 and SSE
 
@@ -207,3 +237,57 @@ class KvmRegisters:
         self.vcpu.set_fpu(
             bytearray(abi.FPU.pack(st, control & 0xFFFF, status & 0xFFFF, tag, 0, 0, 0, xmm, mxcsr & 0xFFFF, 0))
         )
+
+    # -- the whole processor
+
+    def freeze(self) -> dict[str, Any]:
+        """The whole processor as plain data (`machine.cpu_state`)."""
+        st, control, status, tag, xmm, mxcsr, pointers = self._fpu()
+        top = status >> 11 & 7
+        registers = [st[16 * ((n - top) & 7) :][:10] for n in range(8)]
+        full = self._full_tag(st, status, tag)
+        return {
+            "general": [self.get(register) for register in reg.GENERAL],
+            "control": [self._kept[register] for register in _CONTROL],
+            "debug": list(self.debug),
+            "xcr0": self.xcr0,
+            "segments": [self._segment(name, register) for name, register in _SELECTORS.items()],
+            "gdtr": self._tables["gdtr"],
+            "idtr": self._tables["idtr"],
+            "ldtr": self.local_table,
+            "tr": self.task,
+            "msrs": [
+                *((index, self._msrs.get(index, 0)) for index in _MSRS),
+                *((index, self.read_msr(index)) for index in (_FS_BASE, _GS_BASE, _EFER)),
+            ],
+            "fxsave": pack_fxsave(
+                *(control, status, full, mxcsr, registers), [xmm[16 * n : 16 * n + 16] for n in range(16)], pointers
+            ),
+            "ymm": None,
+        }
+
+    def _segment(self, name: str, register: int) -> Segment:
+        found = self._hidden.get(register) or flat_segment(self._kept[register], name == "cs")
+        if register in (reg.FS, reg.GS):
+            found = (found[0], self.get(reg.FS_BASE if register == reg.FS else reg.GS_BASE), *found[2:])
+        return found
+
+    def thaw(self, state: dict[str, Any]) -> None:
+        """Become what `freeze` gave. Any state can be kept; whether it can be run is another matter."""
+        for register, value in zip(_CONTROL, state["control"], strict=True):
+            self.set(register, value)
+        for (_name, register), segment in zip(_SELECTORS.items(), state["segments"], strict=True):
+            self.set(register, segment[0])
+            self._hidden[register] = tuple(segment)
+        self._tables["gdtr"], self._tables["idtr"] = tuple(state["gdtr"]), tuple(state["idtr"])
+        self.local_table, self.task = tuple(state["ldtr"]), tuple(state["tr"])
+        self.debug, self.xcr0 = list(state["debug"]), state["xcr0"]
+        for index, value in state["msrs"]:
+            self.write_msr(index, value)
+        fcw, fsw, tags, mxcsr, registers, xmm, pointers = unpack_fxsave(state["fxsave"])
+        top = fsw >> 11 & 7
+        st = b"".join(registers[(top + n) & 7].ljust(16, b"\0") for n in range(8))
+        used = sum(1 << n for n in range(8) if tags >> 2 * n & 3 != _TAG_EMPTY)
+        self.vcpu.set_fpu(bytearray(abi.FPU.pack(st, fcw, fsw, used, *pointers, b"".join(xmm), mxcsr & 0xFFFF, 0)))
+        for register, value in zip(reg.GENERAL, state["general"], strict=True):
+            self.set(register, value)

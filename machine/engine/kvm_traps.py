@@ -23,6 +23,8 @@ _MSR_EFER, _MSR_LSTAR = 0xC000_0080, 0xC000_0082
 _TSC_AUX = 0xC000_0103
 _ARCH_PRCTL, _ARCH_SET_FS = 158, 0x1002
 _DR7_ENABLED = 0xFF
+_DEBUG = (0, 1, 2, 3, 4, 5, 4, 5)
+"""Where DR0 to DR7 are kept; DR4 and DR5 are other names."""
 _SIZES = {0xE4: 1, 0xE5: 4, 0xE6: 1, 0xE7: 4, 0xEC: 1, 0xED: 4, 0xEE: 1, 0xEF: 4}
 _XCR0 = 3
 """x87 and SSE: what our CPUID offers."""
@@ -44,10 +46,6 @@ class Traps:
     def __init__(self, cpu: "KvmCpu", handlers: "Handlers") -> None:
         self._cpu = cpu
         self._handlers = handlers
-        self._debug = {6: 0xFFFF_0FF0, 7: 0x400}
-        self._xcr0 = 1
-        self._local_table = 0
-        self._task = 0
         port = dict.fromkeys(_SIZES, self._port)
         self._actions: dict[int, Action] = {
             **port,
@@ -89,7 +87,7 @@ class Traps:
         code = cpu.code(rip)
         if code[:1] == b"\xcd":  # INT n of a software KVM
             return self._software_interrupt(Instruction(code), rip)
-        length = self._handlers.trap_instruction(cpu, code)
+        length = self._handlers.trap_instruction(cpu.face, code)
         if length:
             cpu.real[abi.RIP] = (rip + length) & _MASK
             return None
@@ -148,9 +146,9 @@ class Traps:
         port = instruction.immediate(1) & 0xFF if opcode < 0xEC else real[abi.RDX] & 0xFFFF
         real[abi.RIP] = (rip + instruction.at) & _MASK
         if opcode & 2:
-            self._handlers.port_write(cpu, port, size, real[abi.RAX] & (1 << 8 * size) - 1)
+            self._handlers.port_write(cpu.face, port, size, real[abi.RAX] & (1 << 8 * size) - 1)
             return None
-        value = self._handlers.port_read(cpu, port, size)
+        value = self._handlers.port_read(cpu.face, port, size)
         if size == 4:
             real[abi.RAX] = value & 0xFFFF_FFFF
         else:
@@ -173,11 +171,11 @@ class Traps:
         if instruction.opcode < 0x6E:
             at = real[abi.RDI]
             cpu.check_store(at, size)
-            self._store(at, self._handlers.port_read(cpu, port, size).to_bytes(size, "little"))
+            self._store(at, self._handlers.port_read(cpu.face, port, size).to_bytes(size, "little"))
             real[abi.RDI] = (at + step) & _MASK
         else:
             at = real[abi.RSI]
-            self._handlers.port_write(cpu, port, size, self._read(at, size))
+            self._handlers.port_write(cpu.face, port, size, self._read(at, size))
             real[abi.RSI] = (at + step) & _MASK
         if repeated:
             real[abi.RCX] -= 1
@@ -348,7 +346,7 @@ class Traps:
         which = instruction.reg & 7
         address = None if instruction.mod == 3 else self._address(instruction, rip)
         if which in (0, 1):
-            value = self._local_table if which == 0 else self._task
+            value = cpu.local_table[0] if which == 0 else cpu.task[0]
             if address is None:
                 cpu.set(instruction.rm, cpu.get(instruction.rm) & ~0xFFFF | value if instruction.size == 2 else value)
             else:
@@ -358,7 +356,7 @@ class Traps:
             if which == 2:
                 if selector & ~3:
                     raise CannotCarry("it has a local descriptor table")
-                self._local_table = selector
+                cpu.local_table = (selector, *cpu.local_table[1:])
             else:
                 self._load_task(selector)
         else:
@@ -377,8 +375,7 @@ class Traps:
             raise _general_protection(selector & ~3)
         task = low >> 16 & 0xFF_FFFF | (low >> 56) << 24 | (high & 0xFFFF_FFFF) << 32
         self._store(base + at, (low | 2 << 40).to_bytes(8, "little"))
-        cpu.set_table("tr", task, low & 0xFFFF | (low >> 48 & 0xF) << 16)
-        self._task = selector
+        cpu.set_table("tr", task, low & 0xFFFF | (low >> 48 & 0xF) << 16, selector)
 
     def _group_7(self, instruction: Instruction, rip: int) -> Stop | None:
         """Descriptor tables, machine status word, INVLPG, and those that are told by all of ModRM."""
@@ -389,7 +386,7 @@ class Traps:
             if action is not None:
                 instruction.at += 1
                 return action(instruction, rip)
-            length = self._handlers.trap_instruction(cpu, instruction.code)
+            length = self._handlers.trap_instruction(cpu.face, instruction.code)
             if not length:
                 return cpu.raise_fault(Fault(6))
             cpu.real[abi.RIP] = (rip + length) & _MASK
@@ -470,7 +467,7 @@ class Traps:
 
     def _read_debug(self, instruction: Instruction, rip: int) -> Stop | None:
         instruction.modrm()
-        self._cpu.set(instruction.rm, self._debug.get(instruction.reg & 7, 0))
+        self._cpu.set(instruction.rm, self._cpu.debug[_DEBUG[instruction.reg & 7]])
         self._done(instruction, rip)
         return None
 
@@ -479,7 +476,7 @@ class Traps:
         value = self._cpu.get(instruction.rm)
         if instruction.reg & 7 == 7 and value & _DR7_ENABLED:
             raise CannotCarry("it sets hardware breakpoints")
-        self._debug[instruction.reg & 7] = value
+        self._cpu.debug[_DEBUG[instruction.reg & 7]] = value
         self._done(instruction, rip)
         return None
 
@@ -487,7 +484,7 @@ class Traps:
 
     def _rdmsr(self, instruction: Instruction, rip: int) -> Stop | None:
         cpu = self._cpu
-        value = self._handlers.read_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF)
+        value = self._handlers.read_msr(cpu.face, cpu.get(reg.RCX) & 0xFFFF_FFFF)
         if value is None:
             raise _general_protection()
         cpu.set(reg.RAX, value & 0xFFFF_FFFF)
@@ -503,7 +500,7 @@ class Traps:
             raise CannotCarry("it prepares for system calls")
         if index == _MSR_EFER and not value & EFER_LME:
             raise CannotCarry("it leaves long mode")
-        if not self._handlers.write_msr(cpu, index, value):
+        if not self._handlers.write_msr(cpu.face, index, value):
             raise _general_protection()
         self._done(instruction, rip)
         return None
@@ -511,20 +508,20 @@ class Traps:
     def _cpuid(self, instruction: Instruction, rip: int) -> Stop | None:
         cpu = self._cpu
         real = cpu.real
-        eax, ebx, ecx, edx = self._handlers.cpuid(cpu, real[abi.RAX] & 0xFFFF_FFFF, real[abi.RCX] & 0xFFFF_FFFF)
+        eax, ebx, ecx, edx = self._handlers.cpuid(cpu.face, real[abi.RAX] & 0xFFFF_FFFF, real[abi.RCX] & 0xFFFF_FFFF)
         real[abi.RAX], real[abi.RBX], real[abi.RCX], real[abi.RDX] = eax, ebx, ecx, edx
         self._done(instruction, rip)
         return None
 
     def _rdtsc(self, instruction: Instruction, rip: int) -> Stop | None:
         cpu = self._cpu
-        value = self._handlers.read_tsc(cpu)
+        value = self._handlers.read_tsc(cpu.face)
         cpu.real[abi.RAX], cpu.real[abi.RDX] = value & 0xFFFF_FFFF, value >> 32
         self._done(instruction, rip)
         return None
 
     def _rdtscp(self, instruction: Instruction, rip: int) -> Stop | None:
-        self._cpu.real[abi.RCX] = (self._handlers.read_msr(self._cpu, _TSC_AUX) or 0) & 0xFFFF_FFFF
+        self._cpu.real[abi.RCX] = (self._handlers.read_msr(self._cpu.face, _TSC_AUX) or 0) & 0xFFFF_FFFF
         return self._rdtsc(instruction, rip)
 
     def _swapgs(self, instruction: Instruction, rip: int) -> Stop | None:
@@ -539,7 +536,7 @@ class Traps:
         cpu = self._cpu
         if cpu.get(reg.RCX) & 0xFFFF_FFFF:
             raise _general_protection()
-        cpu.set(reg.RAX, self._xcr0)
+        cpu.set(reg.RAX, self._cpu.xcr0)
         cpu.set(reg.RDX, 0)
         self._done(instruction, rip)
         return None
@@ -549,6 +546,6 @@ class Traps:
         value = (cpu.get(reg.RDX) & 0xFFFF_FFFF) << 32 | cpu.get(reg.RAX) & 0xFFFF_FFFF
         if cpu.get(reg.RCX) & 0xFFFF_FFFF or value & ~_XCR0 or not value & 1:
             raise _general_protection()
-        self._xcr0 = value
+        self._cpu.xcr0 = value
         self._done(instruction, rip)
         return None

@@ -7,29 +7,31 @@ when the guest computes for long, and comes back when it traps often. `kvm` goes
 comes back only if it cannot be any more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
 from machine.cpu import Cpu, Fault, Stop, Watch
+from machine.cpu_state import SEGMENTS
 from machine.engine.base import Handlers
 from machine.engine.leaving import CannotCarry, ManyExits
 from machine.engine.load_watch import LoadWatch
 from machine.engine.unicorn import UnicornEngine
-from machine.errors import BadAddress, EngineError
-from machine.linear import LinearMemory
+from machine.errors import EngineError
 from machine.memory import PhysicalMemory
 from machine.paging import CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, EFER_LME
 
 if TYPE_CHECKING:
     from machine.engine.kvm import KvmEngine
+    from machine.engine.kvm_cpu import KvmCpu
+    from machine.engine.unicorn_cpu import UnicornCpu
 
 _CR0_EM, _CR0_TS = 1 << 2, 1 << 3
 _EFER, _LSTAR = 0xC000_0080, 0xC000_0082
-_MSRS = (*(0x174, 0x175, 0x176, 0xC000_0081, _LSTAR, 0xC000_0083, 0xC000_0084), *(0xC000_0102,))
-_CONTROL = (reg.CR4, reg.CR3, reg.CR0, reg.CR2, reg.CR8)
-_SELECTORS = (reg.CS, reg.SS, reg.DS, reg.ES, reg.FS, reg.GS)
+_DR7_ENABLED = 0xFF
+_LONG = 1 << 13
+"""L among the attributes of a code segment"""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds on Unicorn after a guest trapped too often on KVM; each time twice as long."""
 _GIVE_UP = 4
@@ -38,56 +40,41 @@ _RETRY = 0.002, 0.5
 """Seconds after which `kvm` looks again whether a guest can be carried: at first, at most."""
 
 
-def _copy(source: Cpu, target: Cpu) -> None:
-    """All registers of one processor to another. Both between two runs."""
-    for name in ("gdtr", "idtr", "tr"):
-        base, limit = source.table(name)
-        target.set_table(name, base, limit)
-    target.write_msr(_EFER, source.read_msr(_EFER))
-    for register in _CONTROL:
-        target.set(register, source.get(register))
-    for register in _SELECTORS:
-        target.set(register, source.get(register))
-    for index in _MSRS:
-        target.write_msr(index, source.read_msr(index))
-    target.load(source.save())
-    target.fault = source.fault
-
-
-def why_not(memory: PhysicalMemory, cpu: Cpu) -> str | None:
-    """Why a processor on Unicorn cannot go on in ring 3 under a monitor, as the end of a sentence; None if it can."""
-    cr0, cr4, efer = cpu.get(reg.CR0), cpu.get(reg.CR4), cpu.read_msr(_EFER)
+def why_not(state: dict[str, Any]) -> str | None:
+    """Why a processor in this state (`machine.cpu_state`) cannot go on in ring 3 under a monitor, as the end of a sentence."""
+    cr0, _, _, cr4, _ = state["control"]
+    msrs = dict(state["msrs"])
+    selector, _, _, attributes = state["segments"][SEGMENTS.index("cs")]
     if not cr0 & CR0_PE:
         return "it is in real mode"
-    if not (cr0 & CR0_PG and efer & EFER_LME and cr4 & CR4_PAE):
+    if not (cr0 & CR0_PG and msrs[_EFER] & EFER_LME and cr4 & CR4_PAE):
         return "it is not in long mode"
-    if cpu.get(reg.CS) & 3:
+    if selector & 3:
         return "it is in ring 3"
+    if not attributes & _LONG:
+        return "it is in 32-bit code"
     if cr4 & CR4_LA57:
         return "it has page tables of five levels"
     if cr0 & (_CR0_EM | _CR0_TS):
         return "it wants to know when the x87 or SSE is used (CR0.TS, CR0.EM)"
-    if cpu.read_msr(_LSTAR):
+    if msrs[_LSTAR]:
         return "it is prepared for system calls"
-    if cpu.get(reg.RFLAGS) & (reg.RFLAGS_TF | reg.RFLAGS_VM):
-        return "it steps through itself"
-    base, _ = cpu.table("gdtr")
-    try:
-        descriptor = LinearMemory(memory, cpu, cpu.mode(), 0).read(base + (cpu.get(reg.CS) & 0xFFF8), 8)
-    except BadAddress:
-        return None
-    return "it is in 32-bit code" if descriptor[5] & 0x18 == 0x18 and not descriptor[6] & 0x20 else None
+    if state["ldtr"][0] & 0xFFFC:
+        return "it has a local descriptor table"
+    if state["debug"][-1] & _DR7_ENABLED:
+        return "it has set hardware breakpoints"
+    return "it steps through itself" if state["general"][reg.RFLAGS] & reg.RFLAGS_TF else None
 
 
 class MovableCpu:
     """A processor wherever it is: its methods are those of the engine that has it now."""
 
-    def __init__(self, engine: "MovingEngine", now: Cpu) -> None:
+    def __init__(self, engine: "MovingEngine", now: "UnicornCpu | KvmCpu") -> None:
         self.index = now.index
         self._engine = engine
         self.settle(now)
 
-    def settle(self, now: Cpu) -> None:
+    def settle(self, now: "UnicornCpu | KvmCpu") -> None:
         """It is this one from now on."""
         self.now = now
         self.get, self.set, self.arguments, self.mode = now.get, now.set, now.arguments, now.mode
@@ -98,7 +85,14 @@ class MovableCpu:
             now.set_table,
         )
         self.enter_ring0, self.save, self.load = now.enter_ring0, now.save, now.load
+        self.begin_turn, self.freeze, self.thaw = now.begin_turn, now.freeze, now.thaw
+        now.face = self
         self.pass_breakpoint, self.touched = now.pass_breakpoint, now.touched
+
+    def enter_real_mode(self, vector: int, signature: int) -> None:
+        """Real mode at vector << 12, in Unicorn: all processors go there."""
+        self._engine.leave_kvm("a start-up IPI brings a processor up in real mode")
+        self.now.enter_real_mode(vector, signature)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """Stop before these instructions. While there are any, the guest stays in Unicorn, which can."""
@@ -145,11 +139,12 @@ class MovingEngine:
 
             probe()
         self._unicorn = UnicornEngine(memory, handlers, cpus)
+        self._left: UnicornEngine | None = None
         self._kvm: KvmEngine | None = None
         self._windows: list[tuple[int, int]] = []
         self._active: UnicornEngine | KvmEngine = self._unicorn
         self.name = self._unicorn.name
-        self._movable = [MovableCpu(self, cpu) for cpu in self._unicorn.cpus]
+        self._movable = [MovableCpu(self, cpu) for cpu in self._unicorn.instances]
         self.cpus: list[Cpu] = list(self._movable)
         self._go = self._eager
         self._pins: set[tuple[int, bool]] = set()
@@ -179,10 +174,13 @@ class MovingEngine:
             if active is self._unicorn:
                 if self._go and not self.pinned:
                     self._go = False
-                    self._try_kvm()
+                    self._try_kvm(index)
                     active = self._active
                 if active is self._unicorn:
                     self._watch.begin()
+            elif len(self._movable) > 1 and (reason := why_not(self._movable[index].freeze())) is not None:
+                self._back(reason)
+                continue
             inner = active.cpus[index]
             try:
                 return active.step(inner) if stepping else active.run(inner)
@@ -221,6 +219,8 @@ class MovingEngine:
         """Free both engines."""
         self._watch.close()
         self._unicorn.close()
+        if self._left is not None:
+            self._left.close()
         if self._kvm is not None:
             kvm, self._kvm = self._kvm, None
             kvm.close()
@@ -248,9 +248,9 @@ class MovingEngine:
             self._go = True
             self._unicorn.kick()
 
-    def _try_kvm(self) -> None:
-        """Move to KVM if it is there and every processor can be carried."""
-        reason = next((why for cpu in self._unicorn.cpus if (why := why_not(self._memory, cpu)) is not None), None)
+    def _try_kvm(self, index: int) -> None:
+        """Move to KVM if it is there and the processor that is about to run can be carried."""
+        reason = why_not(self._movable[index].freeze())
         if reason is not None:
             self._stay(reason)
             return
@@ -288,18 +288,33 @@ class MovingEngine:
         self._watch.again(self._retry)
         self._retry = min(2 * self._retry, _RETRY[1])
 
+    def leave_kvm(self, reason: str) -> None:
+        """Go on in Unicorn, if the guest is not there, and stay. Between two runs only."""
+        self._failures = _GIVE_UP
+        if self._active is not self._unicorn:
+            self._back(reason)
+
     def _back(self, reason: str | None) -> None:
+        """Go on in a fresh Unicorn: what the old one had translated has been changed without its notice."""
         if reason is not None and self._eager:
             self._failures = _GIVE_UP
             self._report(f"engine: the guest goes on in Unicorn because {reason}")
         self._memory.code_pages.clear()
-        self._memory.on_code_write = self._unicorn.invalidate
-        self._unicorn.invalidate(0, self._memory.end)
+        if self._left is not None:
+            self._left.close()
+        # Somebody may just be kicking the old one: it is closed the next time.
+        self._left, self._unicorn = self._unicorn, UnicornEngine(self._memory, self._handlers, len(self._movable))
+        for base, size in self._windows:
+            self._unicorn.open_window(base, size)
         self._hand_over(self._unicorn)
 
     def _hand_over(self, engine: "UnicornEngine | KvmEngine") -> None:
-        for movable, target in zip(self._movable, engine.cpus, strict=True):
-            _copy(movable.now, target)
+        targets: Sequence[UnicornCpu | KvmCpu] = engine.instances
+        for movable, target in zip(self._movable, targets, strict=True):
+            state = movable.freeze()
+            if state != target.freeze():  # else it has never run, and need not: a fresh Unicorn cannot take every state
+                target.thaw(state)
+            target.fault = movable.fault
             movable.settle(target)
         before, self._active = self._active, engine
         self.name = engine.name

@@ -4,7 +4,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
-from machine.cpu import Fault, GuestException, Stop, Watch
+from machine.cpu import Cpu, Fault, GuestException, Stop, Watch
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine import unicorn_state
@@ -38,6 +38,8 @@ class UnicornCpu:
     def __init__(self, engine: "UnicornEngine", index: int, several: bool = False) -> None:
         """`several`: there are other CPUs."""
         self.index = index
+        self.face: Cpu = self
+        """What handlers get to see: the processor wherever it is (`machine.engine.moving`)."""
         self.fault: Fault | None = None
         self.error: BaseException | None = None
         self._engine = engine
@@ -352,7 +354,7 @@ class UnicornCpu:
                 entry[0].paddr = own
                 entry[0].perms = abi.PROT_ALL
                 return True
-            found = self._handlers.translate(self, mode, address, access, self._user)
+            found = self._handlers.translate(self.face, mode, address, access, self._user)
             physical = found.physical
             memory = self._engine.memory
             frame = physical >> 12
@@ -420,7 +422,7 @@ class UnicornCpu:
                 if room < 15:
                     code += self.bytes_at(mode, rip + room, 15 - room)
                 self._unknown[rip] = code
-            length = self._handlers.trap_instruction(self, code)
+            length = self._handlers.trap_instruction(self.face, code)
             if length:
                 self.set(reg.RIP, offset + length)
                 return True
@@ -433,34 +435,34 @@ class UnicornCpu:
 
     def _port_in(self, _uc: int, port: int, size: int, _user: int) -> int:
         try:
-            return self._handlers.port_read(self, port, size)
+            return self._handlers.port_read(self.face, port, size)
         except BaseException as error:
             self.failed(error)
             return 0
 
     def _port_out(self, _uc: int, port: int, size: int, value: int, _user: int) -> None:
         try:
-            self._handlers.port_write(self, port, size, value)
+            self._handlers.port_write(self.face, port, size, value)
         except BaseException as error:
             self.failed(error)
 
     def _mmio_read(self, address: int, size: int) -> int:
         try:
-            return self._handlers.mmio_read(self, address, size)
+            return self._handlers.mmio_read(self.face, address, size)
         except BaseException as error:
             self.failed(error)
             return 0
 
     def _mmio_write(self, address: int, size: int, value: int) -> None:
         try:
-            self._handlers.mmio_write(self, address, size, value)
+            self._handlers.mmio_write(self.face, address, size, value)
         except BaseException as error:
             self.failed(error)
 
     def _cpuid(self, _uc: int, _user: int) -> int:
         try:
             leaf, subleaf = self.get(reg.RAX) & 0xFFFF_FFFF, self.get(reg.RCX) & 0xFFFF_FFFF
-            eax, ebx, ecx, edx = self._handlers.cpuid(self, leaf, subleaf)
+            eax, ebx, ecx, edx = self._handlers.cpuid(self.face, leaf, subleaf)
             self.set(reg.RAX, eax)
             self.set(reg.RBX, ebx)
             self.set(reg.RCX, ecx)

@@ -89,7 +89,7 @@ class TrappedInstructions:
         try:
             code = self._codes.get(address) or self._code_at(address, size)
             if code == _PAUSE:
-                self._handlers.pause(cpu)
+                self._handlers.pause(cpu.face)
                 return False
             return self._emulate(code, address + len(code) - cpu.code_base())
         except BaseException as error:
@@ -112,26 +112,26 @@ class TrappedInstructions:
     def _emulate(self, code: bytes, following: int) -> bool:
         cpu, handlers = self._cpu, self._handlers
         if code in (b"\x0f\x31", b"\x0f\x01\xf9"):
-            value = handlers.read_tsc(cpu)
+            value = handlers.read_tsc(cpu.face)
             cpu.set_edx_eax(value)
             if len(code) == 3:
-                cpu.set(reg.RCX, (handlers.read_msr(cpu, 0xC000_0103) or 0) & 0xFFFF_FFFF)
+                cpu.set(reg.RCX, (handlers.read_msr(cpu.face, 0xC000_0103) or 0) & 0xFFFF_FFFF)
         elif code == b"\x0f\x32":
-            answer = handlers.read_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF)
+            answer = handlers.read_msr(cpu.face, cpu.get(reg.RCX) & 0xFFFF_FFFF)
             if answer is None:
                 cpu.raise_fault(Fault(13, 0))
                 return True
             cpu.set_edx_eax(answer)
         elif code == b"\x0f\x30":
             value = (cpu.get(reg.RDX) & 0xFFFF_FFFF) << 32 | cpu.get(reg.RAX) & 0xFFFF_FFFF
-            if not handlers.write_msr(cpu, cpu.get(reg.RCX) & 0xFFFF_FFFF, value):
+            if not handlers.write_msr(cpu.face, cpu.get(reg.RCX) & 0xFFFF_FFFF, value):
                 cpu.raise_fault(Fault(13, 0))
                 return True
         elif (at := code.find(b"\x0f\xc7")) >= 0 and len(code) == at + 3:
             rex = code[at - 1] if at and 0x40 <= code[at - 1] <= 0x4F else 0
             size = 8 if rex & 8 else 2 if 0x66 in code[:at] else 4
             register = (code[at + 2] & 7) | (8 if rex & 1 else 0)
-            value = handlers.random(cpu, size)
+            value = handlers.random(cpu.face, size)
             if size == 2:
                 value |= cpu.get(register) & ~0xFFFF
             cpu.set(register, value)
