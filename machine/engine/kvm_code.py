@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _UNTRAPPED = re.compile(
     rb"\x0f(?:\xa2|\x31|\x01[\xd0\xd9\xf9])"
-    rb"|\x9c(?:\x41?[\x58-\x5f]|\x8f|\x48\x8b)"
+    rb"|\x9c(?:\x41?[\x58-\x5f]|\x8f|\x48\x8b|\xfa)"
     rb"|(?<=[\x50-\x57])\x9d|(?<=\xff\x34\x24)\x9d|(?<=\xff\x74\x24.)\x9d|(?<=\xff[\x70-\x77].)\x9d",
     re.DOTALL,
 )
-"""CPUID, RDTSC, and 0f 01 with XGETBV, VMMCALL and VMGEXIT (by a prefix), RDTSCP. PUSHF before POP or a load of what it pushed,
+"""CPUID, RDTSC, and 0f 01 with XGETBV, VMMCALL and VMGEXIT (by a prefix), RDTSCP. PUSHF before POP, a load or CLI,
 POPF behind PUSH: as compilers and assemblers use them; the bytes alone would be found everywhere."""
 _OVERLAP = 4
 """Bytes of the neighbouring pages that decide whether one of these is found."""

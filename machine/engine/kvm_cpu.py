@@ -26,6 +26,7 @@ _DEBUG, _BREAKPOINT, _OVERFLOW, _INVALID, _PROTECTION, _PAGE_FAULT, _ALIGNMENT =
 _SEGMENT_FAULTS = frozenset((10, 11, 12, _PROTECTION))
 _PASSED_ON = frozenset((0, 5, 7, 16, 18, 19))
 _FAULT_WRITE, _FAULT_FETCH = 2, 16
+_SYSCALL = b"\x0f\x05"
 _FS, _GS = 0x64, 0x65
 _TF, _AC = reg.RFLAGS_TF, 1 << 18
 _BOTH = (abi.SYNC_REGS | abi.SYNC_SREGS).to_bytes(8, "little")
@@ -276,9 +277,10 @@ class KvmCpu(KvmRegisters):
         access = FETCH if code & _FAULT_FETCH else WRITE if code & _FAULT_WRITE else READ
         self._access.emulated = False
         if address >= LINEAR:
-            if address == SYSCALL_TARGET and access == FETCH:
+            returning = self.real[abi.RCX]
+            if address == SYSCALL_TARGET and access == FETCH and self.linear_read(returning - 2, 2) == _SYSCALL:
                 self.real[abi.RFLAGS] = self.real[11]
-                return self._traps.system_call(self.real[abi.RCX])
+                return self._traps.system_call(returning)
             self.translate(address, access)
             raise CannotCarry("it uses linear addresses in the last 2 MiB, where the monitor lies")
         found = self.translate(address, access)
