@@ -1,7 +1,7 @@
 """One processor on KVM: the guest in ring 3 under our monitor, and what becomes of each exception that brings it out."""
 
 import threading
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from machine import registers as reg
@@ -323,7 +323,7 @@ class KvmCpu(KvmRegisters):
 
     def _look_at_rate(self) -> None:
         """Leave KVM if the last exits came so fast that the guest hardly computes in between."""
-        now = perf_counter()
+        now = thread_time()
         since, self._rate_since = self._rate_since, now
         if now - since < _LOOK_AT_RATE / _FEW_PER_SECOND:
             raise ManyExits

@@ -133,7 +133,7 @@ class MovingEngine:
         self._handlers = handlers
         self._eager = wish == "kvm"
         self._report = report
-        self._moved = moved
+        self.on_move = moved
         if self._eager:
             from machine.engine.kvm_probe import probe
 
@@ -320,4 +320,4 @@ class MovingEngine:
         self.name = engine.name
         if before.take_kick():
             engine.kick()
-        self._moved(engine.name)
+        self.on_move(engine.name)

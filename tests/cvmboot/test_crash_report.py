@@ -3,6 +3,7 @@
 import pytest
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -24,6 +25,7 @@ def test_the_first_line_says_it_all(cvmboot, sample, fault, said):
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("engine")
 def test_the_report(cvmboot, sample):
     text = cvmboot("run", sample("faults"), "--args", "divide").stderr.decode()
     assert "faults.efi" in text.splitlines()[0]

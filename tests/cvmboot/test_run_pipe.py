@@ -13,6 +13,7 @@ EFI_ABORTED = 1 << 63 | 21
 KEYS = bytes(0x20 + n * 7 % 0x5F for n in range(100_000)).replace(b"A", b"\n")
 
 
+@pytest.mark.usefixtures("engine")
 def test_hello_returns_success(cvmboot, sample):
     done = cvmboot("run", sample("hello"))
     assert done.returncode == 0
@@ -63,6 +64,7 @@ def test_a_guest_that_does_not_read_holds_its_input_back(command, image):
     assert taken < 256 << 10
 
 
+@pytest.mark.usefixtures("engine")
 def test_the_end_of_input_does_not_end_the_guest(cvmboot, image):
     done = cvmboot("run", image(guest_code.ECHO_COM1), "--timeout", "1", typed=b"abc")
     assert (done.returncode, done.stdout) == (5, b"abc")
@@ -70,16 +72,19 @@ def test_the_end_of_input_does_not_end_the_guest(cvmboot, image):
     assert b"--timeout" in done.stderr
 
 
+@pytest.mark.usefixtures("engine")
 def test_returned_error(cvmboot, image):
     done = cvmboot("run", image(guest_code.returning(EFI_ABORTED)))
     assert done.returncode == 3
     assert done.stderr == b"cvmboot: guest.efi returned EFI_ABORTED (0x8000000000000015)\n"
 
 
+@pytest.mark.usefixtures("engine")
 def test_endless_computation_times_out(cvmboot, image):
     assert cvmboot("run", image(guest_code.LOOP), "--timeout", "0.5").returncode == 5
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_reset_starts_again(cvmboot, image):
     done = cvmboot("run", image(guest_code.RESET_OR_RETURN), typed=b"rrq")
     assert (done.returncode, done.stdout) == (0, b"RRR")
@@ -97,6 +102,7 @@ def test_an_endless_reset_loop_slows_down(cvmboot, sample):
     assert done.stdout.count(b"resetting, cold") <= 16
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_with_their_status(command, image, number):
     with subprocess.Popen(
@@ -133,6 +139,7 @@ def test_timeout_although_nobody_reads(command, image):
         assert process.wait(timeout=30) == 5
 
 
+@pytest.mark.usefixtures("engine")
 def test_closed_output_ends_it_quietly(command, image):
     with subprocess.Popen(
         [*command, "run", image(guest_code.FLOOD)],

@@ -99,6 +99,7 @@ def test_ctrl_a_ctrl_a_and_help(shell, image):
     ends(child, 0)
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_leave_the_terminal_sane(shell, image, number):
     child = shell(image(guest_code.ECHO_COM1))

@@ -1,0 +1,132 @@
+"""--engine: what it goes with, what a user is told, and that nothing but speed tells the engines apart."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import guest_code
+import pytest
+
+from cvmboot import VirtualMachine
+from machine.engine.moving import MovingEngine
+from tests.engines import needs_kvm
+from tests.machine.bare import DONE, Bare
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Find = Callable[[str], Path]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "kvm", "--clock", "virtual"], b"--clock virtual"),
+        (["--engine", "kvm", "--gdb", "0"], b"--gdb"),
+        (["--engine", "vmware"], b"--engine"),
+    ],
+)
+def test_what_does_not_go_together(cvmboot: Run, sample: Find, words: list[str], message: bytes) -> None:
+    done = cvmboot("run", sample("hello"), *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_environment_is_read_for_auto_only(cvmboot: Run, sample: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CVMBOOT_ENGINE", "vmware")
+    done = cvmboot("run", sample("hello"))
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"CVMBOOT_ENGINE=vmware" in done.stderr
+    assert cvmboot("run", "--engine", "unicorn", sample("hello")).returncode == 0
+
+
+@needs_kvm
+def test_checks_that_kvm_does_not_make_are_not_kept_quiet(
+    cvmboot: Run, sample: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    done = cvmboot("run", "--engine", "kvm", "--snp", "--snp-check", "strict", sample("hello"))
+    assert done.returncode == 0
+    assert b"without the checks of --snp-check strict" in done.stderr
+
+
+def _trace(cvmboot: Run, image: Path, engine: str, file: Path) -> tuple[bytes, list[dict[str, object]]]:
+    done = cvmboot("run", "--engine", engine, "--trace", file, image)
+    assert done.stderr == b""
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    for event in events:
+        event.pop("time")
+        event.pop("duration", None)
+    return done.stdout, events
+
+
+@needs_kvm
+@pytest.mark.parametrize("name", ["launcher", "child", "driver"])
+def test_console_and_trace_are_the_same_on_both(cvmboot: Run, sample: Find, tmp_path: Path, name: str) -> None:
+    unicorn = _trace(cvmboot, sample(name), "unicorn", tmp_path / "unicorn.jsonl")
+    kvm = _trace(cvmboot, sample(name), "kvm", tmp_path / "kvm.jsonl")
+    assert unicorn[1]
+    assert kvm == unicorn
+
+
+@needs_kvm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_guest_that_computes_on_kvm_ends_with_its_process(
+    command: list[str], image: Callable[[bytes], Path], number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [*command, "run", "--engine", "kvm", image(guest_code.LOOP)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        _wait_until(lambda: _holds_vm(process.pid))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert errors == b""
+
+
+def _holds_vm(process: int) -> bool:
+    """Whether a process has a virtual machine with a processor in it."""
+    try:
+        return any("kvm-vcpu" in str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@needs_kvm
+def test_auto_goes_to_kvm_in_the_middle_of_a_computation(sample: Find) -> None:
+    with VirtualMachine(sample("compute"), engine="auto", args="sha256 long") as vm:
+        results = []
+        for _ in range(2):
+            vm.expect(r"sha256 [12] ([0-9a-f]{16})", timeout=60)
+            results.append(vm.match.group(1))
+        places: list[str] = []
+        vm._machine.call(lambda assembly: places.append(assembly.computer.engine.name))
+        _wait_until(lambda: bool(places))
+    assert results[0] == results[1]
+    assert places == ["kvm"]
+
+
+@needs_kvm
+def test_auto_comes_back_when_the_guest_traps_often() -> None:
+    machine = Bare(engine="auto")
+    try:
+        engine = machine.computer.engine
+        assert isinstance(engine, MovingEngine)
+        places = []
+        engine.on_move = places.append
+        # mov rcx,4e9; 1: dec rcx; jnz 1b; mov ecx,60000; mov dx,0x500; 2: out dx,al; dec ecx; jnz 2b
+        code = "48b900286bee00000000 48ffc9 75fb b960ea0000 66ba0005 ee ffc9 75fb"
+        assert machine.run(code + DONE) == "done"
+        assert places[:2] == ["kvm", "unicorn"]
+        assert sum(1 for out in machine.outs if out[0] == 0) == 60_000
+    finally:
+        machine.close()
