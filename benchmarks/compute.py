@@ -81,7 +81,7 @@ def figures(cvmboot: Callable[..., list[str]], rounds: int) -> Iterator[Figure]:
     no_qemu = qemu.missing()
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            machines = [(ours, cvmboot("run", str(image)))]
+            machines = [(ours, cvmboot("run", "--engine", "unicorn", str(image)))]
             if not no_qemu:
                 machines.append((theirs, qemu.prepare(Path(folder), image)))
             for samples, command in machines:

@@ -22,14 +22,11 @@ from machine.memory import PhysicalMemory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_UNTRAPPED = re.compile(
-    rb"\x0f(?:\xa2|\x31|\x01[\xd0\xd9\xf9])"
-    rb"|\x9c(?:\x41?[\x58-\x5f]|\x8f|\x48\x8b|\xfa)"
-    rb"|(?<=[\x50-\x57])\x9d|(?<=\xff\x34\x24)\x9d|(?<=\xff\x74\x24.)\x9d|(?<=\xff[\x70-\x77].)\x9d",
-    re.DOTALL,
-)
-"""CPUID, RDTSC, and 0f 01 with XGETBV, VMMCALL and VMGEXIT (by a prefix), RDTSCP. PUSHF before POP, a load or CLI,
-POPF behind PUSH: as compilers and assemblers use them; the bytes alone would be found everywhere."""
+_UNTRAPPED = (b"\x0f\xa2", b"\x0f\x31", b"\x0f\x01\xd0", b"\x0f\x01\xd9", b"\x0f\x01\xf9")
+"""CPUID, RDTSC, XGETBV, VMMCALL and VMGEXIT (by a prefix), RDTSCP"""
+_PUSHF = re.compile(rb"\x9c(?:\x41?[\x58-\x5f]|\x8f|\x48\x8b|\xfa)")
+_POPF = re.compile(rb"(?:(?<=[\x50-\x57])|(?<=\xff\x34\x24)|(?<=\xff\x74\x24.)|(?<=\xff[\x70-\x77].))\x9d", re.DOTALL)
+"""PUSHF before POP, a load or CLI, POPF behind PUSH, as compilers and assemblers use them: their single bytes are everywhere."""
 _OVERLAP = 4
 """Bytes of the neighbouring pages that decide whether one of these is found."""
 _HLT = 0xF4
@@ -40,6 +37,23 @@ _SURE = 0.8
 _PADDING = re.compile(rb"(?:\xcc{2,}|\x00{8,})")
 _NEAR = 512
 """Bytes of code from a known instruction on that are taken to be in step with it."""
+
+
+def _candidates(text: bytes) -> list[int]:
+    """Where one of these instructions may begin. Written for speed: every page of code is searched."""
+    found = []
+    for needle in _UNTRAPPED:
+        at = text.find(needle)
+        while at >= 0:
+            found.append(at)
+            at = text.find(needle, at + 1)
+    for needle, pattern in ((b"\x9c", _PUSHF), (b"\x9d", _POPF)):
+        at = text.find(needle)
+        while at >= 0:
+            if pattern.match(text, at):
+                found.append(at)
+            at = text.find(needle, at + 1)
+    return found
 
 
 class CodePages:
@@ -76,9 +90,7 @@ class CodePages:
         before = bytes_at(linear - _BEFORE, _BEFORE) if linear else b""
         first = len(before)
         text = before + body + bytes_at(linear + PAGE, _OVERLAP)
-        found = [
-            place - first for match in _UNTRAPPED.finditer(text) if first <= (place := match.start()) < first + PAGE
-        ]
+        found = [place - first for place in _candidates(text) if first <= place < first + PAGE]
         at = physical
         if found:
             self._at = linear - first

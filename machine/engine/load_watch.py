@@ -9,8 +9,8 @@ _OFTEN, _SELDOM = 0.1, 1.0
 """Seconds between two looks: at a guest that computes, and at one that has been idle for a while."""
 _BUSY = 0.7
 """The share of its time that a thread runs, or waits for a processor that others have, from which on its guest computes."""
-_LOOKS = 2
-"""So many busy looks in a row are a long computation."""
+_LONG = 750_000_000
+"""Nanoseconds of processor time, in busy looks one after the other, that are a long computation: more than a boot takes."""
 
 
 class LoadWatch:
@@ -71,33 +71,33 @@ class LoadWatch:
                     self._watch()
 
     def _watch(self) -> None:
-        interval, looks = _OFTEN, 0
+        interval, since = _OFTEN, 0
         watched = self._watched
-        wall, wanted = time.monotonic_ns(), self._wanted(watched)
-        while self._watched == watched and not self._closed and wanted is not None:
+        wall, before = time.monotonic_ns(), self._spent(watched)
+        while self._watched == watched and not self._closed and before is not None:
             self._condition.wait(interval)
-            now, then = time.monotonic_ns(), wall
-            before, wanted = wanted, self._wanted(watched)
-            if wanted is None or self._watched != watched or self._closed:
-                continue
-            wall = now
-            if wanted - before >= _BUSY * (now - then):
-                looks, interval = looks + 1, _OFTEN
-                if looks >= _LOOKS:
-                    self._ask()
-            else:
-                looks, interval = 0, min(2 * interval, _SELDOM)
-        if wanted is None:  # the thread is gone, or the kernel does not tell
+            now, spent = time.monotonic_ns(), self._spent(watched)
+            if spent is None:
+                before = None
+            elif self._watched == watched and not self._closed:
+                if sum(spent) - sum(before) >= _BUSY * (now - wall):
+                    since, interval = since or before[0], _OFTEN
+                    if spent[0] - since >= _LONG:
+                        self._ask()
+                else:
+                    since, interval = 0, min(2 * interval, _SELDOM)
+                wall, before = now, spent
+        if before is None:  # the thread is gone, or the kernel does not tell
             self._watched, self._busy_only = None, False
 
     @staticmethod
-    def _wanted(thread: int | None) -> int | None:
-        """Nanoseconds for which a thread has run or waited for a processor (Linux, Documentation/scheduler/sched-stats.rst)."""
+    def _spent(thread: int | None) -> tuple[int, int] | None:
+        """Nanoseconds for which a thread has run, and has waited for a processor (Linux, scheduler/sched-stats.rst)."""
         try:
             running, waiting, _ = Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()
         except (OSError, ValueError):
             return None
-        return int(running) + int(waiting)
+        return int(running), int(waiting)
 
     def close(self) -> None:
         """End the thread."""
