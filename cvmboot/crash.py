@@ -40,7 +40,8 @@ def report(assembly: "Assembly | UnikernelAssembly", outcome: Outcome) -> list[s
     symbols: AnySymbols
     symbols = Symbols(assembly.firmware.images) if isinstance(assembly, Assembly) else assembly.symbols
     rip = cpu.get(reg.RIP)
-    lines = [f"the guest crashed: {outcome.text}, at RIP {_place(symbols, rip)}"]
+    where = f" on processor {cpu.index}" if len(computer.engine.cpus) > 1 else ""
+    lines = [f"the guest crashed: {outcome.text}{where}, at RIP {_place(symbols, rip)}"]
     lines += _registers(cpu, outcome)
     lines += ["code:", *_code(memory, symbols, rip)]
     lines += ["callers:", *_callers(memory, symbols, cpu)]

@@ -3,8 +3,8 @@
 An event is a dict with `time` (ns of the machine's clock since power on), `event` ("call", "begin", "end", "power on") and
 `name`. Calls and begins have `arguments` and `rip` (where the guest goes on), with `function` if the image names it; calls
 and ends have `duration` (ns) and `status`, or `result` for the few functions that return no EFI_STATUS. A `note` says what
-is remarkable about a call. A call during which something else happened (a nested image, a notification) comes as a begin
-and an end.
+is remarkable about a call; `cpu` which processor made it, if not the boot processor. A call during which something else
+happened (a nested image, a notification) comes as a begin and an end.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,8 @@ class Tracer:
 
     def __init__(self, sink: Callable[[Event], object]) -> None:
         self._sink = sink
-        self._open: list[_Open] = []
+        self._opens: dict[int, list[_Open]] = {0: []}
+        self._open = self._opens[0]
         self._functions: dict[int, str] = {}
         self._symbols: Symbols
         self._boots = 0
@@ -63,7 +64,8 @@ class Tracer:
         self._firmware = firmware
         self._symbols = Symbols(firmware.images)
         self._now = firmware.clock.now
-        self._open.clear()
+        self._opens = {0: []}
+        self._open = self._opens[0]
         self._functions.clear()
         self._boots += 1
         image = firmware.images.get(firmware.images.current)
@@ -76,13 +78,22 @@ class Tracer:
 
     def finish(self) -> None:
         """The machine has ended: what had begun and not come back is told."""
-        self._tell_begins()
+        for opened in self._opens.values():
+            self._open = opened
+            self._tell_begins()
+
+    def _serve(self, cpu: Cpu) -> None:
+        """What follows is this processor's; each has calls of its own that have not ended."""
+        self._open = self._opens.setdefault(cpu.index, [])
 
     # -- what the firmware calls
 
     def _before(self, cpu: Cpu, service: Service, values: list[Any], rsp: int) -> None:
+        self._serve(cpu)
         self._tell_begins()
         event: Event = {"time": self._now(), "event": "call", "name": service.name}
+        if cpu.index:
+            event["cpu"] = cpu.index
         event["arguments"] = self._arguments(service, values)
         try:
             rip = self._firmware.memory.read_u64(rsp)
@@ -97,6 +108,7 @@ class Tracer:
         self._open.append(_Open(event, service))
 
     def _after(self, cpu: Cpu, service: Service, result: Any) -> None:
+        self._serve(cpu)
         while self._open:
             ended = self._open.pop()
             if ended.service is service:
@@ -111,6 +123,7 @@ class Tracer:
             self._open[-1].event["note"] = text
 
     def _notify(self, cpu: Cpu, event: UefiEvent | None) -> None:
+        self._serve(cpu)
         if event is not None:
             self._tell_begins()
             arguments = {"Event": f"{event.address:#x}", "Context": f"{event.context:#x}", "tpl": event.tpl}
@@ -140,7 +153,8 @@ class Tracer:
         event = entry.event
         duration = {"duration": now - event["time"]}
         if entry.told:
-            self._sink({"time": now, "event": "end", "name": event["name"], **duration, **result})
+            cpu = {"cpu": event["cpu"]} if "cpu" in event else {}
+            self._sink({"time": now, "event": "end", "name": event["name"], **cpu, **duration, **result})
         else:
             self._sink({**event, **duration, **result})
 

@@ -82,10 +82,10 @@ class TraceFile:
         if kind == "power on":
             self._boot += 1
             return {"ph": "M", "name": "process_name", "pid": self._boot, "tid": 1, "args": {"name": name}}
-        known = ("arguments", "duration", "event", "name", "time")
+        known = ("arguments", "cpu", "duration", "event", "name", "time")
         arguments = {**event.get("arguments", {}), **{key: value for key, value in event.items() if key not in known}}
         phase = {"call": "X", "begin": "B", "end": "E"}[kind]
         made: dict[str, Any] = {"ph": phase, "name": name, "cat": name.partition(".")[0], "ts": event["time"] / 1000}
         if kind == "call":
             made["dur"] = event["duration"] / 1000
-        return {**made, "pid": self._boot, "tid": 1, "args": arguments}
+        return {**made, "pid": self._boot, "tid": 1 + event.get("cpu", 0), "args": arguments}

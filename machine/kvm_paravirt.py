@@ -58,23 +58,24 @@ class KvmParavirt:
         features = (CLOCKSOURCE | NOP_IO_DELAY | CLOCKSOURCE2 | CLOCKSOURCE_STABLE, 0, 0, 0)
         computer.cpuid.set_leaf(SIGNATURE_LEAF, Constant(signature))
         computer.cpuid.set_leaf(FEATURES_LEAF, Constant(features))
-        self._registers = dict.fromkeys((WALL_CLOCK, SYSTEM_TIME, WALL_CLOCK_NEW, SYSTEM_TIME_NEW), 0)
-        for index in self._registers:
+        registers = (WALL_CLOCK, SYSTEM_TIME, WALL_CLOCK_NEW, SYSTEM_TIME_NEW)
+        self._registers = [dict.fromkeys(registers, 0) for _ in computer.engine.cpus]
+        for index in registers:
             store = self._set_time if index in (SYSTEM_TIME, SYSTEM_TIME_NEW) else self._set_wall
             computer.msrs.register(index, partial(self._read, index), partial(self._write, index, store))
         computer.trap_instructions[VMCALL] = self._hypercall
         computer.trap_instructions[VMMCALL] = self._hypercall
 
-    def _read(self, index: int, _cpu: Cpu) -> int:
-        return self._registers[index]
+    def _read(self, index: int, cpu: Cpu) -> int:
+        return self._registers[cpu.index][index]
 
-    def _write(self, index: int, store: Callable[[int], bool], _cpu: Cpu, value: int) -> bool:
+    def _write(self, index: int, store: Callable[[int], bool], cpu: Cpu, value: int) -> bool:
         try:
             done = store(value)
         except BadAddress:
             return False
         if done:
-            self._registers[index] = value
+            self._registers[cpu.index][index] = value
         return done
 
     def _set_time(self, value: int) -> bool:

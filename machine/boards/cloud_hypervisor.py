@@ -36,6 +36,7 @@ class CloudHypervisorBoard(Board):
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         super().__init__(computer, console)
         self._end = end
+        computer.on_boot_processor_init = partial(end, "reset")
         bus, line = computer.bus, self.interrupts.line
         KvmParavirt(computer)
         self.i8042 = i8042.I8042(partial(end, "reset"), line(1))

@@ -28,6 +28,7 @@ class FirecrackerBoard(Board):
         bus, line = computer.bus, self.interrupts.line
         KvmParavirt(computer)
         self.i8042 = i8042.I8042(partial(end, "shutdown"), line(1))
+        computer.on_boot_processor_init = partial(end, "shutdown")
         bus.add_ports(i8042.DATA_PORT, 1, self.i8042.read_data, self.i8042.write_data)
         bus.add_ports(i8042.COMMAND_PORT, 1, self.i8042.read_status, self.i8042.write_command)
         self.pit = i8254.I8254(computer.clock, line(0))

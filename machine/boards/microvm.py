@@ -1,6 +1,7 @@
 """QEMU's microvm (docs/system/i386/microvm.rst): two I/O APICs, VirtIO over MMIO, the clock of KVM. A triple fault ends it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from machine.boards.board import Board
@@ -22,7 +23,7 @@ VIRTIO_BASE, VIRTIO_SLOTS = 0xFEB0_0000, 24
 
 
 class MicrovmBoard(Board):
-    """Devices of one computer. `end` is not called: nothing here switches the machine off."""
+    """Devices of one computer. `end("reset")` is called for an INIT of the boot processor; no device switches the machine off."""
 
     MP_TABLE = range(0xF_0000, 0x10_0000)
     triple_fault_ends = True
@@ -31,6 +32,7 @@ class MicrovmBoard(Board):
         super().__init__(computer, console)
         bus, clock, line = computer.bus, computer.clock, self.interrupts.line
         KvmParavirt(computer)
+        computer.on_boot_processor_init = partial(end, "reset")
         io_apic = self.interrupts.add_io_apic()
         bus.add_mmio(SECOND_IO_APIC_BASE, IO_APIC_SIZE, io_apic.read, io_apic.write)
         self.rtc = rtc.Rtc(clock, line(8))

@@ -36,7 +36,7 @@ class PcBoard(Board):
         super().__init__(computer, console)
         bus, clock = computer.bus, computer.clock
         self._end = end
-        reset = partial(end, "reset")
+        reset = computer.on_boot_processor_init = partial(end, "reset")
         line = self.interrupts.line
         self.rtc = rtc.Rtc(clock, line(8))
         bus.add_ports(rtc.PORT, rtc.PORTS, self.rtc.read, self.rtc.write)

@@ -97,7 +97,7 @@ class Guest:
         return GuestDma(self.computer.memory, self.checker, device)
 
     def _key_misused(self, rule: Kind, vmpck: int) -> None:
-        self.checker.record(rule, self.computer.engine.cpus[0], detail=f"VMPCK{vmpck}")
+        self.checker.record(rule, self.computer.cpu, detail=f"VMPCK{vmpck}")
 
     def share(self, address: int, size: int) -> None:
         """Firmware gives whole pages to the host, as it does for buffers of devices."""

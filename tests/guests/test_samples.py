@@ -114,6 +114,11 @@ def test_processors_take_the_same_turns_under_virtual_time(cvmboot, sample, tmp_
         check_tap(text_of(done))
         runs.append((done.stdout, trace.read_bytes()))
     assert runs[0] == runs[1]
+    events = [json.loads(line) for line in runs[0][1].splitlines()]
+    asked = [event["cpu"] for event in events if event["name"].endswith("WhoAmI") and "cpu" in event]
+    assert sorted(set(asked)) == [1, 2]
+    answers = {event.get("status") for event in events if event["name"].endswith("StartupAllAPs")}
+    assert answers >= {"EFI_SUCCESS", "EFI_TIMEOUT", "EFI_NOT_READY"}
 
 
 @pytest.mark.parametrize("kind", ["folder", "image"])
