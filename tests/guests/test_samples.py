@@ -105,6 +105,7 @@ def test_everything_passes_with_more_processors(cvmboot, sample, cpus):
     assert "ok 62 - and that it is well again" in text_of(done)
 
 
+@pytest.mark.slow
 def test_processors_take_the_same_turns_under_virtual_time(cvmboot, sample, tmp_path):
     runs = []
     for n in range(2):
