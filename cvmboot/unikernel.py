@@ -14,7 +14,9 @@ from cvmboot.options import RunOptions
 from loader.elf_program import EM_X86_64, ElfProgram
 from loader.elf_symbols import ElfSymbols
 from loader.errors import LoaderError, UnsupportedImageError
+from machine.boards import pc
 from machine.boards.board import Board
+from machine.boards.pc import PcBoard
 from machine.boot import linux64, pvh
 from machine.boot.memory_map import LONGEST_COMMAND_LINE, ONE_MIB
 from machine.clock import RealClock, VirtualClock
@@ -22,6 +24,8 @@ from machine.computer import Computer
 from machine.console import HostConsole
 from machine.errors import BadAddress, MachineError
 from uefi.firmware import End
+from uefi.tables import acpi
+from uefi.tables.acpi import AcpiSettings
 
 if TYPE_CHECKING:
     from cvmboot.network import Network
@@ -39,6 +43,9 @@ _PACKAGES = {
     b"tamago/board/google/gcp": "gcp",
 }
 """Go packages whose names a TamaGo program carries in its function table."""
+
+BIOS_AREA, FACS = 0xE_0000, 0xF_FFC0
+"""Where ACPI's tables lie on a PC without UEFI (ACPI 6.5, 5.2.5.1: the RSDP is looked for from here on)."""
 
 _USER_SPACE = b"tamago/user/linux"
 _ET_DYN, _PT_INTERP = 3, 3
@@ -170,10 +177,11 @@ def assemble(
             board.place_mp_table()
         except MachineError as error:
             raise UsageError(str(error)) from None
+        rsdp = _place_acpi(computer) if isinstance(board, PcBoard) else 0
         if program.pvh_entry is not None:
-            pvh.enter(computer, program.pvh_entry, command_line)
+            pvh.enter(computer, program.pvh_entry, command_line, rsdp)
         else:
-            linux64.enter(computer, program.entry, command_line)
+            linux64.enter(computer, program.entry, command_line, rsdp)
         if options.ask_for_network:
             from cvmboot.network import add_network
 
@@ -182,6 +190,14 @@ def assemble(
         assembly.close()
         raise
     return assembly
+
+
+def _place_acpi(computer: Computer) -> int:
+    """ACPI's tables where the BIOS of a PC leaves them; the RSDP's address."""
+    settings = AcpiSettings(cpus=len(computer.engine.cpus), ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES)
+    computer.memory.write(FACS, acpi.facs())
+    computer.memory.write(BIOS_AREA, acpi.build(settings, BIOS_AREA, FACS))
+    return BIOS_AREA
 
 
 def _read(image: Path) -> bytes:

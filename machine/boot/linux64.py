@@ -19,18 +19,23 @@ _HEADER = (  # offset, format, value: the fields of setup_header that a loader f
     (0x228, "<I", COMMAND_LINE),
 )
 _COMMAND_LINE_SIZE = 0x238
+_ACPI_RSDP = 0x70
 _CODE, _DATA = 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF
 _CODE_SELECTOR, _DATA_SELECTOR = 0x10, 0x18
 _CR0, _CR4 = 0x8000_0011, 0x20
 
 
-def enter(computer: "Computer", entry: int, command_line: bytes = b"") -> None:
-    """Point the first CPU at 64-bit code at `entry`. `command_line` is at most LONGEST_COMMAND_LINE bytes, without a NUL."""
+def enter(computer: "Computer", entry: int, command_line: bytes = b"", rsdp: int = 0) -> None:
+    """Point the first CPU at 64-bit code at `entry`. `command_line` is at most LONGEST_COMMAND_LINE bytes, without a NUL.
+
+    `rsdp` is the address of the root of ACPI's tables, 0 if there are none.
+    """
     memory = computer.memory
     params = bytearray(4096)
     for offset, form, value in _HEADER:
         struct.pack_into(form, params, offset, value)
     struct.pack_into("<I", params, _COMMAND_LINE_SIZE, len(command_line))
+    struct.pack_into("<Q", params, _ACPI_RSDP, rsdp)
     ranges = memory_map(memory)
     params[_E820_ENTRIES] = len(ranges)
     for number, entry_ in enumerate(ranges):

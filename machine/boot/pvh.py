@@ -22,15 +22,18 @@ _CODE_SELECTOR, _DATA_SELECTOR, _TSS_SELECTOR = 0x08, 0x10, 0x18
 _CR0_PE_ET, _CR0_PG, _CR4_PAE = 0x11, 1 << 31, 1 << 5
 
 
-def enter(computer: "Computer", entry: int, command_line: bytes = b"") -> None:
-    """Point the first CPU at 32-bit code at `entry`. `command_line` is at most LONGEST_COMMAND_LINE bytes, without a NUL."""
+def enter(computer: "Computer", entry: int, command_line: bytes = b"", rsdp: int = 0) -> None:
+    """Point the first CPU at 32-bit code at `entry`. `command_line` is at most LONGEST_COMMAND_LINE bytes, without a NUL.
+
+    `rsdp` is the address of the root of ACPI's tables, 0 if there are none.
+    """
     memory = computer.memory
     memory.write(GDT, struct.pack("<4Q", _NULL, _CODE, _DATA, _TSS))
     ranges = memory_map(memory)
     memory.write(MAP, b"".join(_MAP_ENTRY.pack(address, size, kind, 0) for address, size, kind in ranges))
     memory.write(COMMAND_LINE, command_line + b"\0")
     line = COMMAND_LINE if command_line else 0
-    memory.write(START_INFO, _START_INFO.pack(MAGIC, _VERSION, 0, 0, 0, line, 0, MAP, len(ranges), 0))
+    memory.write(START_INFO, _START_INFO.pack(MAGIC, _VERSION, 0, 0, 0, line, rsdp, MAP, len(ranges), 0))
     cpu = computer.engine.cpus[0]
     cpu.set_table("gdtr", GDT, 4 * 8 - 1)
     # The engine is in long mode, and leaves it as a processor does: through a state that has paging.
