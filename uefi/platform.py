@@ -85,6 +85,8 @@ class Platform:
         firmware = self.firmware
         size = size_needed()
         base = firmware.pages(size // PAGE, mt.RESERVED)
+        if firmware.page_sharing is not None:  # the display reads it: guests take it for memory of a device
+            firmware.page_sharing.share(base, size)
         screen = Framebuffer(firmware.computer.memory.window(base, size), base)
 
         firmware.handles.offer(

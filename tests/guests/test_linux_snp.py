@@ -46,6 +46,7 @@ def test_linux_asks_for_its_report(
         args="console=ttyS0 initrd=\\initrd.gz",
         timeout=2 * PATIENCE,
         snp=True,
+        snp_check="strict",
         platform=platform,
         nic="virtio",
         net="user:builtin",
