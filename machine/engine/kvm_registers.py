@@ -35,6 +35,7 @@ _MSRS = (0x174, 0x175, 0x176, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084
 _NO_BREAKPOINTS = [0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
 _KEPT = frozenset((*range(reg.CR0, reg.CR8 + 1), *range(reg.ES, reg.GS + 1)))
 _FPU_REGISTERS = frozenset((reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG))
+_FCW, _MXCSR = 0x37F, 0x1F80
 _TAG_VALID, _TAG_ZERO, _TAG_SPECIAL, _TAG_EMPTY = range(4)
 
 
@@ -45,6 +46,15 @@ class KvmRegisters:
         self.vcpu = vcpu
         self.page = vcpu.page
         self.real = vcpu.regs
+        self.stale = False
+        """Control registers have changed in a way that takes rights away, or may have."""
+        self._clear()
+        page = self.page
+        for at in DATA_SEGMENTS:
+            page[abi.SREGS_AT + at : abi.SREGS_AT + at + abi.SEGMENT.size] = USER_DATA_SEGMENT
+        page[abi.SREGS_AT : abi.SREGS_AT + abi.SEGMENT.size] = USER_CODE_SEGMENT
+
+    def _clear(self) -> None:
         self._kept = [0] * reg.COUNT
         self._msrs: dict[int, int] = {}
         self._efer = 0
@@ -57,13 +67,9 @@ class KvmRegisters:
         self.xcr0 = 1
         self._mode: Mode | None = None
         self.interruptible = False
-        self.stale = False
-        """Control registers have changed in a way that takes rights away, or may have."""
+        for register in range(abi.RFLAGS):
+            self.real[register] = 0
         self.real[abi.RFLAGS] = 2
-        page = self.page
-        for at in DATA_SEGMENTS:
-            page[abi.SREGS_AT + at : abi.SREGS_AT + at + abi.SEGMENT.size] = USER_DATA_SEGMENT
-        page[abi.SREGS_AT : abi.SREGS_AT + abi.SEGMENT.size] = USER_CODE_SEGMENT
 
     # -- one by one
 
@@ -151,6 +157,14 @@ class KvmRegisters:
 
     def begin_turn(self, blocks: int) -> None:
         """Blocks of code cannot be counted here."""
+
+    def power_on(self) -> None:
+        """All registers empty, and the x87 and SSE units as FNINIT and the processor's manual have them."""
+        self._clear()
+        self.stale = True
+        self.set(reg.FS_BASE, 0)
+        self.set(reg.GS_BASE, 0)
+        self.vcpu.set_fpu(bytearray(abi.FPU.pack(b"", _FCW, 0, 0, 0, 0, 0, b"", _MXCSR, 0)))
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """There is none."""

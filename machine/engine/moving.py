@@ -85,7 +85,7 @@ class MovableCpu:
             now.set_table,
         )
         self.enter_ring0, self.save, self.load = now.enter_ring0, now.save, now.load
-        self.begin_turn, self.freeze, self.thaw = now.begin_turn, now.freeze, now.thaw
+        self.begin_turn, self.power_on, self.freeze, self.thaw = now.begin_turn, now.power_on, now.freeze, now.thaw
         now.face = self
         self.pass_breakpoint, self.touched = now.pass_breakpoint, now.touched
 
@@ -140,6 +140,8 @@ class MovingEngine:
             probe()
         self._unicorn = UnicornEngine(memory, handlers, cpus)
         self._left: UnicornEngine | None = None
+        self._untouched = self._unicorn.instances[-1].freeze() if cpus > 1 else None
+        """The state of a processor that nobody has started yet."""
         self._kvm: KvmEngine | None = None
         self._windows: list[tuple[int, int]] = []
         self._active: UnicornEngine | KvmEngine = self._unicorn
@@ -154,7 +156,7 @@ class MovingEngine:
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
         self._retry = _RETRY[0]
-        self._said = ""
+        self._said: set[str] = set()
         self._watch = LoadWatch(self._asked, busy_only=not self._eager)
 
     # -- Engine
@@ -179,7 +181,7 @@ class MovingEngine:
                 if active is self._unicorn:
                     self._watch.begin()
             elif len(self._movable) > 1 and (reason := why_not(self._movable[index].freeze())) is not None:
-                self._back(reason)
+                self.leave_kvm(reason)
                 continue
             inner = active.cpus[index]
             try:
@@ -249,8 +251,10 @@ class MovingEngine:
             self._unicorn.kick()
 
     def _try_kvm(self, index: int) -> None:
-        """Move to KVM if it is there and the processor that is about to run can be carried."""
-        reason = why_not(self._movable[index].freeze())
+        """Move to KVM if it is there and every processor that was ever started can be carried."""
+        states = [movable.freeze() for movable in self._movable]
+        running = (state for number, state in enumerate(states) if number == index or state != self._untouched)
+        reason = next((why for state in running if (why := why_not(state)) is not None), None)
         if reason is not None:
             self._stay(reason)
             return
@@ -282,17 +286,17 @@ class MovingEngine:
         if not self._eager:
             self._not_before = monotonic() + _LONGEST_PAUSE
             return
-        if reason != self._said:
-            self._said = reason
+        if reason not in self._said:
+            self._said.add(reason)
             self._report(f"engine: the guest is in Unicorn because {reason}")
         self._watch.again(self._retry)
         self._retry = min(2 * self._retry, _RETRY[1])
 
     def leave_kvm(self, reason: str) -> None:
-        """Go on in Unicorn, if the guest is not there, and stay. Between two runs only."""
-        self._failures = _GIVE_UP
+        """Go on in Unicorn, if the guest is not there, until all processors can be carried again. Between two runs only."""
         if self._active is not self._unicorn:
-            self._back(reason)
+            self._back(None)
+            self._stay(reason)
 
     def _back(self, reason: str | None) -> None:
         """Go on in a fresh Unicorn: what the old one had translated has been changed without its notice."""
