@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 
 _URGE = 0.0005
@@ -18,6 +19,9 @@ class Alarm:
         self._ring = ring
         self._condition = threading.Condition()
         self._deadline: float | None = None
+        self._waits_until = (
+            -inf
+        )  # what the thread waits for; -inf while it is awake, and will look at the deadline itself
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -33,14 +37,14 @@ class Alarm:
         self._at(monotonic() + _URGE)
 
     def _at(self, deadline: float) -> None:
-        earlier = self._deadline is None or deadline < self._deadline
         self._deadline = deadline
         if self._thread is None and not self._closed:
             if sys.is_finalizing():  # a machine that nobody closed: a thread would wait for its start for ever
                 return
             self._thread = threading.Thread(target=self._run, name="cvmboot-alarm", daemon=True)
             self._thread.start()
-        elif earlier:
+        elif deadline < self._waits_until:
+            # A later deadline needs no word: the thread wakes, finds it, and waits on. Each word costs a switch of threads.
             with self._condition:
                 self._condition.notify()
 
@@ -48,12 +52,12 @@ class Alarm:
         with self._condition:
             while not self._closed:
                 deadline = self._deadline
-                if deadline is None:
-                    self._condition.wait()
-                    continue
-                left = deadline - monotonic()
-                if left > 0:
-                    self._condition.wait(left)
+                left = None if deadline is None else deadline - monotonic()
+                if left is None or left > 0:
+                    self._waits_until = inf if deadline is None else deadline
+                    if self._deadline == deadline:  # else it was set before `set` could see that somebody waits
+                        self._condition.wait(left)
+                    self._waits_until = -inf
                     continue
                 self._deadline = None
                 if self._ring() and self._deadline is None:
