@@ -23,7 +23,7 @@ from machine.callbacks import never
 NEAR = 60_000
 """Nanoseconds: two polls further apart than this had a computation between them ..."""
 
-NEAR_AFTER_SLEEP = 250_000
+NEAR_AFTER_SLEEP = 600_000
 """... unless the first one slept, and the guest has had no more of the processor than this: its caches were cold."""
 
 NEAR_ON_KVM = 400_000
@@ -41,7 +41,7 @@ SHORT = 1_000_000
 PART = 64
 """Sleeps are at most this part of the time for which the guest has idled, but not shorter than SHORT ..."""
 
-LONG, LONG_OF_DRIVER = 100_000_000, 10_000_000
+LONG, LONG_OF_DRIVER = 250_000_000, 10_000_000
 """... and never longer than this, where the guest looks for input, and where only its driver is known to poll."""
 
 
