@@ -85,6 +85,7 @@ CLASSES = {
     "sev.guest.launch": ("IdAuth", "IdBlock", "Launch"),
     "sev.guest.page_state": ("PageStates",),
     "sev.guest.processor": ("SnpProcessor",),
+    "sev.guest.processors": ("Processors",),
     "sev.guest.rmp": ("Rmp",),
     "sev.guest.secure_processor": ("SecureProcessor",),
     "sev.guest.services": ("Services",),
