@@ -527,8 +527,8 @@ class Computer:
                 if cpu is None:
                     self._let_pass(turns.next_end_of_halt())
                     continue
-                if not stepping:
-                    self._prepare(cpu)
+                if not stepping and not self._prepare(cpu):
+                    continue
                 deadline = None if self.virtual else self.clock.next_deadline()
                 left = None if deadline is None else deadline - self.clock.now()
                 if self._several and not self.virtual and turns.contended():
@@ -546,12 +546,8 @@ class Computer:
                     break  # a few more instructions may have been executed, and faulted, before the engine stopped
                 if turns.states[cpu.index] == WAITING:
                     cpu.fault = None  # parked meanwhile: what it did in the last few instructions does not count
-                elif stop is Stop.HALTED and not stepping:
-                    self._halt(cpu)
-                elif stop is Stop.EXCEPTION:
-                    self._deliver(cpu)
-                elif self._several:
-                    self._count_turn(stop)
+                elif not stepping or stop is not Stop.HALTED:
+                    self._stopped(cpu, stop)
                 if debugger is not None:
                     debugger.stopped(cpu, stop)
         finally:
@@ -658,8 +654,8 @@ class Computer:
             return False
         return before[1] == _STI or before[0] == _MOV_SS or before[1] == _POP_SS
 
-    def _prepare(self, cpu: Cpu) -> None:
-        """Deliver what waits for this CPU before it runs on."""
+    def _prepare(self, cpu: Cpu) -> bool:
+        """Deliver what waits for this CPU before it runs on. False if it does not: it has halted or raised an exception."""
         self._masked = False
         source = self.interrupts
         if source is not None and source.local_apics[cpu.index].nmi_pending and _in_long_mode(cpu):
@@ -667,27 +663,39 @@ class Computer:
             exceptions.deliver(self.linear(cpu), cpu, Fault(2))
         waiting = source is not None and source.pending_vector(cpu.index) is not None
         if not waiting and (cpu.index or not self.injectors):
-            return
+            return True
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
             self._masked = waiting
             if waiting and self._several:
                 self._blocks = FIRST_BLOCKS
                 cpu.begin_turn(FIRST_BLOCKS)
-            return
+            return True
         if self._in_shadow(cpu):
-            if self.engine.step(cpu) is not Stop.KICKED:
-                return
+            stop = self.engine.step(cpu)
+            if stop is not Stop.KICKED:
+                self._stopped(cpu, stop)
+                return False
             if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
-                return
+                return True
         if waiting and source is not None:
             vector = source.acknowledge(cpu.index)
             if vector is not None:
                 exceptions.deliver(self.linear(cpu), cpu, Fault(vector))
-            return
+            return True
         if cpu.index == 0:
             for injector in self.injectors:
                 if injector(cpu):
-                    return
+                    return True
+        return True
+
+    def _stopped(self, cpu: Cpu, stop: Stop) -> None:
+        """What a CPU does that came back from the engine with HLT or an exception."""
+        if stop is Stop.HALTED:
+            self._halt(cpu)
+        elif stop is Stop.EXCEPTION:
+            self._deliver(cpu)
+        elif self._several:
+            self._count_turn(stop)
 
     def _halt(self, cpu: Cpu) -> None:
         """HLT: the CPU sleeps until an interrupt that it takes."""

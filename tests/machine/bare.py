@@ -5,7 +5,7 @@ from collections.abc import Callable
 from machine import registers as reg
 from machine.clock import Clock
 from machine.computer import Computer
-from machine.cpu import Cpu, Fault
+from machine.cpu import Cpu, Fault, Stop
 from machine.msr import EFER
 from machine.paging import IdentityMap
 
@@ -63,6 +63,12 @@ class Bare:
         if offset == 7:
             self.computer.finish("done")
         self.on_out(offset, value)
+
+    def to_stop(self) -> Stop:
+        """Run the CPU by its engine alone to a stop other than a kick, which may come at any time."""
+        while (stop := self.computer.engine.run(self.cpu)) is Stop.KICKED:
+            pass
+        return stop
 
     def catch_faults(self) -> None:
         """End the run at the first exception, keeping it."""

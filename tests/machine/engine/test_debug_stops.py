@@ -28,9 +28,8 @@ def _load(bare: Bare, code: str) -> None:
 def test_a_breakpoint_stops_before_its_instruction_until_it_is_passed(bare: Bare) -> None:
     _load(bare, "b801000000 ffc0 ffc0 ffc0")  # mov eax, 1; inc eax; inc eax; inc eax
     bare.cpu.set_breakpoints(frozenset([CODE + 7]))
-    engine = bare.computer.engine
     for _ in range(2):  # who does not say that it may be passed meets it again
-        assert engine.run(bare.cpu) is Stop.BREAKPOINT
+        assert bare.to_stop() is Stop.BREAKPOINT
         assert (bare.cpu.get(reg.RIP), bare.cpu.get(reg.RAX)) == (CODE + 7, 2)
     bare.cpu.pass_breakpoint()
     assert bare.computer.run() == "done"
@@ -38,12 +37,11 @@ def test_a_breakpoint_stops_before_its_instruction_until_it_is_passed(bare: Bare
 
 
 def test_a_breakpoint_in_code_that_ran_before_and_one_that_was_taken_away(bare: Bare) -> None:
-    engine = bare.computer.engine
     _load(bare, "31c0 ffc0 ffc0")
     assert bare.computer.run() == "done"
     bare.cpu.set(reg.RIP, CODE)
     bare.cpu.set_breakpoints(frozenset([CODE + 4]))
-    assert engine.run(bare.cpu) is Stop.BREAKPOINT
+    assert bare.to_stop() is Stop.BREAKPOINT
     bare.cpu.set_breakpoints(frozenset())
     bare.computer._end = None
     assert bare.computer.run() == "done"
@@ -53,7 +51,7 @@ def test_a_breakpoint_at_a_trapped_instruction_comes_before_the_trap(bare: Bare)
     bare.computer.read_tsc = lambda cpu: 0x77  # type: ignore[method-assign]
     _load(bare, "b805000000 0f31")
     bare.cpu.set_breakpoints(frozenset([CODE + 5]))
-    assert bare.computer.engine.run(bare.cpu) is Stop.BREAKPOINT
+    assert bare.to_stop() is Stop.BREAKPOINT
     assert bare.cpu.get(reg.RAX) == 5
     bare.cpu.pass_breakpoint()
     assert bare.computer.run() == "done"
@@ -78,7 +76,7 @@ def test_a_watchpoint_stops_behind_its_instruction_which_is_carried_out_once(
     _load(bare, code + "90")
     bare.cpu.set(reg.RAX, 100)
     bare.cpu.set_watches((Watch(DATA + 1, 1, reads=False, writes=True),))
-    assert bare.computer.engine.run(bare.cpu) is Stop.WATCHPOINT
+    assert bare.to_stop() is Stop.WATCHPOINT
     assert bare.cpu.get(reg.RIP) == CODE + length
     assert memory.u32(DATA) == value
     assert bare.cpu.touched()[1] == DATA + 1
@@ -93,5 +91,5 @@ def test_reads_are_watched_only_if_asked_for(bare: Bare) -> None:
     assert bare.computer.run() == "done"
     bare.cpu.set(reg.RIP, CODE)
     bare.cpu.set_watches((Watch(DATA, 4, reads=True, writes=False),))
-    assert bare.computer.engine.run(bare.cpu) is Stop.WATCHPOINT
+    assert bare.to_stop() is Stop.WATCHPOINT
     assert bare.cpu.get(reg.RIP) == CODE + 7
