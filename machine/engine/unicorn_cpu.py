@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from machine.engine.unicorn import UnicornEngine
 
 _ACCESS = {abi.MEM_READ: READ, abi.MEM_WRITE: WRITE, abi.MEM_FETCH: FETCH}
+_FRAME_WINDOW = gateway.LINEAR - 0x1000
 _VOID_PAGE = HIGH_START - 0x1000  # physical addresses beyond everything are sent here: reads all ones
 _MSR_EFER = 0xC000_0080
 
@@ -630,6 +631,18 @@ class UnicornCpu:
             asked = True
         if asked:
             self.stop.request()
+
+    def forget_frame(self, frame: int) -> None:
+        """Drop the translated code of one frame, and the TLB. Not while the CPU runs.
+
+        Unicorn takes a linear address and asks for what lies there: we answer for one that nobody else has.
+        """
+        self.own_pages[_FRAME_WINDOW] = frame << 12
+        self._ctl(abi.CTL_TB_REMOVE_CACHE, ctypes.c_uint64(_FRAME_WINDOW), ctypes.c_uint64(_FRAME_WINDOW + 0x1000))
+        del self.own_pages[_FRAME_WINDOW]
+        self._traps.changed(frame)
+        self.frames.forget_code_of(frame)
+        self.flush_translations()
 
     def flush_code(self) -> None:
         """Drop all translated code. Not while the CPU runs."""

@@ -26,6 +26,10 @@ class CodeFrames:
         self._watched: set[int] = set()
         self._translated: set[int] = set()
 
+    def forget_code_of(self, frame: int) -> None:
+        """Nothing of this frame is translated any more."""
+        self._translated.discard(frame)
+
     def forget_code(self) -> None:
         """Nothing is translated any more."""
         self._translated.clear()
@@ -62,8 +66,7 @@ class CodeFrames:
                 self._cpu.flush_translations()
             for other in self._cpu.others():
                 if frame in other.frames._translated:
-                    other.flush_code()
-                    other.flush_translations()
+                    other.forget_frame(frame)
         if self._writable.setdefault(frame, page) != page:
             self._writable[frame] = _SEVERAL
         return code
