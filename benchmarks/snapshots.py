@@ -52,7 +52,7 @@ def figures(command: Command, runs: int, image: Path | None, reason: str) -> Ite
             yield from _idle(f"{MACHINES} idle machines, {name}, one process", [_many(image, kind)])
         yield from _idle(
             f"{MACHINES} idle machines, a process each (run --restore)",
-            [Session(command("run", "--restore", str(path))) for _ in range(MACHINES)],
+            [_at_prompt(Session(command("run", "--restore", str(path)))) for _ in range(MACHINES)],
         )
 
 
@@ -83,6 +83,12 @@ def _whole_python() -> float:
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     return (time.perf_counter() - begin) * 1000
+
+
+def _at_prompt(session: Session) -> Session:
+    session.type(b"\r")
+    session.wait_for(PROMPT)
+    return session
 
 
 def _many(image: Path, kind: str) -> Session:
