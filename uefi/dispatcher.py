@@ -88,8 +88,9 @@ class Dispatcher:
         self.objects: dict[int, Interface] = {}
         self._stubs: dict[tuple[type, int, int], int] = {}
         self._numbers = 0
-        self._unused: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        """Stubs that nobody has yet, by whether they lie in runtime memory; the next one last."""
+        self._unused: dict[bool, range] = {True: range(0), False: range(0)}
+        """Numbers of stubs that nobody has yet, by whether they lie in runtime memory."""
+        self._next_stub: dict[bool, int] = {True: 0, False: 0}
         self._code = self._code_end = 0
         self.before: Observer | None = None
         self.after: Callable[[Cpu, Service, Any], None] | None = None
@@ -114,23 +115,23 @@ class Dispatcher:
         if address is None:
             runtime = owner.MEMORY_TYPE in mt.RUNTIME_TYPES
             if not self._unused[runtime]:
-                self._unused[runtime] = self._block(runtime)
-            number, address = self._unused[runtime].pop()
+                self._unused[runtime], self._next_stub[runtime] = self._block(runtime)
+            number, address = self._unused[runtime][0], self._next_stub[runtime]
+            self._unused[runtime] = self._unused[runtime][1:]
+            self._next_stub[runtime] += STUB_SIZE
             self._services[number] = Service(table, slot, owner, runtime)
             self._stubs[key] = address
         return address
 
-    def _block(self, runtime: bool) -> list[tuple[int, int]]:
-        """Pages full of new stubs: their numbers and addresses, the first one last."""
+    def _block(self, runtime: bool) -> tuple[range, int]:
+        """Pages full of new stubs: their numbers, and the address of the first one."""
         at = self._firmware.pages(_BLOCK_PAGES, mt.RUNTIME_CODE if runtime else mt.BOOT_CODE)
         numbers = range(self._numbers, self._numbers + _PER_BLOCK)
         self._numbers = numbers.stop
         out_and_return = bytes((0xE7, SERVICE_PORT, 0xC3))
         code = b"".join(b"\xb8" + number.to_bytes(4, "little") + out_and_return for number in numbers)
         self._firmware.memory.write(at, code)
-        stubs = list(zip(numbers, range(at, at + len(code), STUB_SIZE), strict=True))
-        stubs.reverse()
-        return stubs
+        return numbers, at
 
     def code(self, code: bytes) -> int:
         """Place a few bytes of machine code in boot services memory, at a multiple of 8. Before the guest runs."""
