@@ -32,7 +32,7 @@ from machine.turns import ALONE, BLOCK_TIME, FIRST_BLOCKS, HALTED, RUNNING, TURN
 if TYPE_CHECKING:
     from machine.devices.dma import Dma
 
-_STI, _MOV_SS, _POP_SS = 0xFB, 0x8E, 0x17
+_STI, _MOV_SS, _POP_SS, _HLT = 0xFB, 0x8E, 0x17, 0xF4
 
 FIRST_LOOK, LAST_LOOK = 50_000, 5_000_000
 """Nanoseconds after which to look whether a CPU takes interrupts again, while one waits for that: at first, and after a while.
@@ -654,6 +654,17 @@ class Computer:
             return False
         return before[1] == _STI or before[0] == _MOV_SS or before[1] == _POP_SS
 
+    def _passes_shadow(self, cpu: Cpu, waiting: bool) -> bool:
+        """Behind STI, without a step, which costs the engine all translated code: whether an interrupt may be delivered now."""
+        rip = cpu.get(reg.RIP)
+        try:
+            halts = waiting and self.linear(cpu).read(rip, 1)[0] == _HLT
+        except BadAddress:
+            halts = False
+        if halts:  # what waits would end it at once
+            cpu.set(reg.RIP, rip + 1)
+        return halts
+
     def _prepare(self, cpu: Cpu) -> bool:
         """Deliver what waits for this CPU before it runs on. False if it does not: it has halted or raised an exception."""
         self._masked = False
@@ -670,7 +681,12 @@ class Computer:
                 self._blocks = FIRST_BLOCKS
                 cpu.begin_turn(FIRST_BLOCKS)
             return True
-        if self._in_shadow(cpu):
+        if self._in_shadow(cpu) and not self._passes_shadow(cpu, waiting):
+            if waiting and self._several:
+                self._masked = True
+                self._blocks = 1
+                cpu.begin_turn(1)
+                return True
             stop = self.engine.step(cpu)
             if stop is not Stop.KICKED:
                 self._stopped(cpu, stop)
