@@ -1,5 +1,6 @@
 """Several CPUs: how they are started, how they take turns, and that they see one memory."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -287,3 +288,31 @@ def test_an_interrupt_that_came_while_they_were_off_is_taken_behind_sti(cpus: in
         assert len(machine.outs) >= 1
     finally:
         machine.close()
+
+
+def test_each_instruction_is_carried_out_once_however_often_turns_end(bare: Bare) -> None:
+    """Plain increments, XCHG and string stores on memory, with a thread that kicks without pause."""
+    rounds = 0x1000
+    # inc dword [rbx]; mov eax, 1; lock xadd [rbx + 4], eax; pause; dec ecx; jne
+    count = "b9" + rounds.to_bytes(4, "little").hex() + "ff03 b801000000 f00fc14304 f390 ffc9 75ee"
+    finished = at(WORD) + "f0ff03"
+    for index, code in ((1, OTHER), (2, THIRD)):
+        bare.start(index, at(WORD + 64 * index) + count + finished + "fa f4", code)
+    stopping = threading.Event()
+
+    def kick() -> None:
+        while not stopping.is_set():
+            bare.computer.engine.kick()
+
+    kicker = threading.Thread(target=kick)
+    kicker.start()
+    try:
+        here = at(WORD + 192) + count + at(WORD) + "f390 833b02 75f9"
+        assert bare.run(here + DONE) == "done"
+    finally:
+        stopping.set()
+        kicker.join()
+    for index in (1, 2, 3):
+        assert (bare.computer.memory.u32(WORD + 64 * index), bare.computer.memory.u32(WORD + 64 * index + 4)) == (
+            *(rounds, rounds),
+        )
