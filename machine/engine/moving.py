@@ -321,6 +321,7 @@ class MovingEngine:
             target.fault = movable.fault
             movable.settle(target)
         before, self._active = self._active, engine
+        self._go = False  # it may have been asked for once more meanwhile
         self.name = engine.name
         if before.take_kick():
             engine.kick()
