@@ -136,7 +136,7 @@ OPTIONS = (
             "What runs guest code: auto starts in unicorn, and goes to kvm for long computations.",
             "NAME",
         ),
-        *(_one_of("--engine", "auto", "unicorn", "kvm"), "auto"),
+        *(_one_of("--engine", "auto", "unicorn", "kvm", "kvm-ring0"), "auto"),
     ),
     Option(
         *(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from cvmboot.errors import UsageError
 from cvmboot.options import RunOptions
 
-ENGINES = ("auto", "unicorn", "kvm")
+ENGINES = ("auto", "unicorn", "kvm", "kvm-ring0")
 VARIABLE = "CVMBOOT_ENGINE"
 """What `auto` is to mean, for running a whole test-suite on one engine."""
 
@@ -17,13 +17,13 @@ def engine_for(options: RunOptions, warn: Callable[[str], None]) -> str:
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: wanted {', '.join(ENGINES)}")
     checked = options.snp and options.snp_check in ("warn", "strict")
-    if engine == "kvm":
+    if engine == "kvm-ring0" and options.snp:
+        raise UsageError("--snp needs traps that a guest in ring 0 does not leave to us; use --engine kvm")
+    if engine.startswith("kvm"):
         if options.clock == "virtual":
-            raise UsageError("--clock virtual needs traps that KVM does not have; leave --engine kvm out")
+            raise UsageError("--clock virtual needs traps that KVM does not have; leave --engine out")
         if options.gdb is not None:
-            raise UsageError(
-                "--gdb needs break- and watchpoints that are there on Unicorn only; leave --engine kvm out"
-            )
+            raise UsageError("--gdb needs break- and watchpoints that are there on Unicorn only; leave --engine out")
         if checked:
             warn(f"--engine kvm: runs without the checks of --snp-check {options.snp_check}; --engine auto has them")
             options.snp_check = "off"

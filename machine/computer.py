@@ -193,7 +193,8 @@ class Computer:
             return UnicornEngine(self.memory, self, cpus)
         from machine.engine.moving import MovingEngine
 
-        return MovingEngine(self.memory, self, cpus, name, report, self._moved)
+        frequency = self.clock.tsc_frequency if hasattr(self, "clock") else None
+        return MovingEngine(self.memory, self, cpus, name, report, self._moved, frequency)
 
     def _moved(self, engine: str) -> None:
         self.idle.near = NEAR if engine == "unicorn" else NEAR_ON_KVM

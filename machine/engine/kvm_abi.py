@@ -19,12 +19,16 @@ _GET_API_VERSION, _CREATE_VM, _CHECK_EXTENSION, _GET_VCPU_MMAP_SIZE = 0xAE00, 0x
 _GET_SUPPORTED_CPUID = 0xC008AE05
 _CREATE_VCPU, _SET_USER_MEMORY_REGION, _SET_TSS_ADDR = 0xAE41, 0x4020AE46, 0xAE47
 _RUN = 0xAE80
-_SET_MSRS, _GET_FPU, _SET_FPU, _SET_CPUID2 = 0x4008AE89, 0x81A0AE8C, 0x41A0AE8D, 0x4008AE90
-_GET_SREGS = 0x8138AE83
+_GET_MSRS, _SET_MSRS, _GET_FPU, _SET_FPU, _SET_CPUID2 = 0xC008AE88, 0x4008AE89, 0x81A0AE8C, 0x41A0AE8D, 0x4008AE90
+_GET_SREGS, _SET_TSC_KHZ, _GET_XCRS, _SET_XCRS = 0x8138AE83, 0xAEA2, 0x8188AEA6, 0x4188AEA7
+_ENABLE_CAP, _SET_MSR_FILTER = 0x4068AEA3, 0x4188AEC6
+_CAP_USER_SPACE_MSR, _MSR_EXIT_FILTERED, _FILTER_DENIES = 188, 1 << 2, 1
+_FILTER_RANGES, _READ_AND_WRITE = 16, 3
 _CAP_SYNC_REGS, _CAP_IMMEDIATE_EXIT = 74, 136
 SYNC_REGS, SYNC_SREGS, SYNC_EVENTS = 1, 2, 4
 
-EXIT_IO, EXIT_HLT, EXIT_SHUTDOWN, EXIT_FAIL_ENTRY, EXIT_INTERNAL_ERROR = 2, 5, 8, 9, 17
+EXIT_IO, EXIT_HLT, EXIT_MMIO, EXIT_SHUTDOWN, EXIT_FAIL_ENTRY, EXIT_INTERNAL_ERROR = 2, 5, 6, 8, 9, 17
+EXIT_RDMSR, EXIT_WRMSR = 29, 30
 EINTR = 4
 
 # struct kvm_run
@@ -54,6 +58,7 @@ CONTROL = struct.Struct("<6Q")
 FPU = struct.Struct("<128sHHBxHQQ256sII")
 """struct kvm_fpu: ST0 to ST7 in 16 bytes each, FCW, FSW, abridged tag, opcode, IP, DP, XMM0 to XMM15, MXCSR, padding"""
 
+_XCRS_SIZE = 392
 _CPUID_ENTRY = 40
 _MOST_CPUID_ENTRIES = 256
 
@@ -97,6 +102,36 @@ class Vcpu:
         """KVM_SET_MSRS for one; OSError if KVM does not take it."""
         if _ioctl(self.descriptor, _SET_MSRS, bytearray(struct.pack("<IIIIQ", 1, 0, index, 0, value))) != 1:
             raise OSError(22, f"{DEVICE}: MSR {index:#x} was refused")
+
+    def get_msr(self, index: int) -> int:
+        """KVM_GET_MSRS for one; OSError if KVM does not have it."""
+        data = bytearray(struct.pack("<IIIIQ", 1, 0, index, 0, 0))
+        if _ioctl(self.descriptor, _GET_MSRS, data) != 1:
+            raise OSError(22, f"{DEVICE}: MSR {index:#x} was refused")
+        return int.from_bytes(data[16:], "little")
+
+    def set_cpuid(self, entries: list[tuple[int, int, bool, tuple[int, int, int, int]]]) -> None:
+        """KVM_SET_CPUID2: (leaf, subleaf, whether subleaves count, (EAX, EBX, ECX, EDX)) each."""
+        table = struct.pack("<II", len(entries), 0) + b"".join(
+            struct.pack("<7I12x", leaf, subleaf, int(counts), *answer) for leaf, subleaf, counts, answer in entries
+        )
+        _ioctl(self.descriptor, _SET_CPUID2, bytearray(table))
+
+    def set_tsc_frequency(self, hertz: int) -> None:
+        """KVM_SET_TSC_KHZ; OSError if the processor cannot scale its own to that."""
+        _ioctl(self.descriptor, _SET_TSC_KHZ, hertz // 1000)
+
+    def get_xcr0(self) -> int:
+        """XCR0."""
+        data = bytearray(_XCRS_SIZE)
+        _ioctl(self.descriptor, _GET_XCRS, data)
+        return int.from_bytes(data[16:24], "little")
+
+    def set_xcr0(self, value: int) -> None:
+        """The same back."""
+        data = bytearray(_XCRS_SIZE)
+        struct.pack_into("<IIIIQ", data, 0, 1, 0, 0, 0, value)
+        _ioctl(self.descriptor, _SET_XCRS, data)
 
     def get_fpu(self) -> bytearray:
         """struct kvm_fpu."""
@@ -175,6 +210,20 @@ class Vm:
         vcpu = Vcpu(_ioctl(self._vm, _CREATE_VCPU, index), self._size)
         _ioctl(vcpu.descriptor, _SET_CPUID2, self._cpuid)
         return vcpu
+
+    def trap_msrs(self, kept: list[tuple[int, int]]) -> None:
+        """Have all MSRs but the (first, count) ranges of `kept` come out as EXIT_RDMSR and EXIT_WRMSR. OSError without that."""
+        request = bytearray(0x68)
+        struct.pack_into("<IIQ", request, 0, _CAP_USER_SPACE_MSR, 0, _MSR_EXIT_FILTERED)
+        _ioctl(self._vm, _ENABLE_CAP, request)
+        allowed = ctypes.create_string_buffer(b"\xff" * 64)
+        data = bytearray(8 + 24 * _FILTER_RANGES)
+        struct.pack_into("<I", data, 0, _FILTER_DENIES)
+        for number, (first, count) in enumerate(kept):
+            struct.pack_into(
+                "<IIIxxxxQ", data, 8 + 24 * number, _READ_AND_WRITE, count, first, ctypes.addressof(allowed)
+            )
+        _ioctl(self._vm, _SET_MSR_FILTER, data)
 
     def map(self, slot: int, physical: int, size: int, host: int) -> None:
         """Let the guest see `size` bytes of our memory at `host` at guest-physical `physical`; size 0 takes them away."""

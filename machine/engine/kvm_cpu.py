@@ -190,7 +190,7 @@ class KvmCpu(KvmRegisters):
         Then the state is between two instructions of the guest.
         """
         page, vcpu = self.page, self.vcpu
-        asked = False
+        held = False
         while True:
             error = vcpu.run()
             if error:
@@ -199,11 +199,11 @@ class KvmCpu(KvmRegisters):
                 # Only in ring 3, and with no exception on its way, is the state one that we can change.
                 if page[_CPL_AT] and not page[abi.EVENTS_AT] and not page[abi.EVENTS_AT + 3]:
                     return None
-                asked = asked or page[abi.IMMEDIATE_EXIT] != 0
-                page[abi.IMMEDIATE_EXIT] = 0
+                held = True
+                self.knock.hold(0)
                 continue
-            if asked:
-                page[abi.IMMEDIATE_EXIT] = 1
+            if held:
+                self.knock.release()
             reason = page[abi.EXIT_REASON]
             if reason != abi.EXIT_IO:
                 raise EngineError(

@@ -23,7 +23,7 @@ from machine.errors import EngineError
 from machine.paging import Mode
 
 _EFER, _FS_BASE, _GS_BASE = 0xC000_0080, 0xC000_0100, 0xC000_0101
-_PLACES = (*(abi.RAX, abi.RCX, abi.RDX, abi.RBX, abi.RSP, abi.RBP, abi.RSI, abi.RDI), *range(8, 16), abi.RIP)
+PLACES = (*(abi.RAX, abi.RCX, abi.RDX, abi.RBX, abi.RSP, abi.RBP, abi.RSI, abi.RDI), *range(8, 16), abi.RIP)
 """Where struct kvm_regs has RAX to R15 and RIP."""
 _HIDDEN = reg.RFLAGS_IF | reg.RFLAGS_RF
 _RFLAGS_AC = 1 << 18
@@ -35,8 +35,25 @@ _MSRS = (0x174, 0x175, 0x176, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084
 _NO_BREAKPOINTS = [0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
 _KEPT = frozenset((*range(reg.CR0, reg.CR8 + 1), *range(reg.ES, reg.GS + 1)))
 _FPU_REGISTERS = frozenset((reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG))
-_FCW, _MXCSR = 0x37F, 0x1F80
+FCW, MXCSR = 0x37F, 0x1F80
 _TAG_VALID, _TAG_ZERO, _TAG_SPECIAL, _TAG_EMPTY = range(4)
+
+
+def full_tag(st: bytes, status: int, abridged: int) -> int:
+    """The tag word of FSTENV from the abridged one of FXSAVE (APM volume 2, 11.4.4)."""
+    top, full = status >> 11 & 7, 0
+    for physical in range(8):
+        stack = (physical - top) & 7
+        mantissa, exponent = struct.unpack_from("<QH", st, 16 * stack)
+        exponent &= 0x7FFF
+        if not abridged >> physical & 1:
+            tag = _TAG_EMPTY
+        elif exponent == 0x7FFF or (exponent and not mantissa >> 63) or (not exponent and mantissa):
+            tag = _TAG_SPECIAL
+        else:
+            tag = _TAG_VALID if exponent else _TAG_ZERO
+        full |= tag << 2 * physical
+    return full
 
 
 class KvmRegisters:
@@ -76,7 +93,7 @@ class KvmRegisters:
     def get(self, register: int) -> int:
         """Read one register."""
         if register <= reg.RIP:
-            value: int = self.real[_PLACES[register]]
+            value: int = self.real[PLACES[register]]
             return value
         if register == reg.RFLAGS:
             return self.real[abi.RFLAGS] & ~_HIDDEN | (reg.RFLAGS_IF if self.interruptible else 0)
@@ -91,7 +108,7 @@ class KvmRegisters:
         """Write one register."""
         value &= _MASK
         if register <= reg.RIP:
-            self.real[_PLACES[register]] = value
+            self.real[PLACES[register]] = value
         elif register == reg.RFLAGS:
             self.interruptible = value & reg.RFLAGS_IF != 0
             self.real[abi.RFLAGS] = value & ~(reg.RFLAGS_RF | _RFLAGS_AC) | reg.RFLAGS_IF | 2
@@ -164,7 +181,7 @@ class KvmRegisters:
         self.stale = True
         self.set(reg.FS_BASE, 0)
         self.set(reg.GS_BASE, 0)
-        self.vcpu.set_fpu(bytearray(abi.FPU.pack(b"", _FCW, 0, 0, 0, 0, 0, b"", _MXCSR, 0)))
+        self.vcpu.set_fpu(bytearray(abi.FPU.pack(b"", FCW, 0, 0, 0, 0, 0, b"", MXCSR, 0)))
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """There is none."""
@@ -176,29 +193,12 @@ class KvmRegisters:
         st, control, status, tag, opcode, rip, rdp, xmm, mxcsr, _ = abi.FPU.unpack(self.vcpu.get_fpu())
         return st, control, status, tag, xmm, mxcsr, (opcode, rip, rdp)
 
-    @staticmethod
-    def _full_tag(st: bytes, status: int, abridged: int) -> int:
-        """The tag word of FSTENV from the abridged one of FXSAVE (APM volume 2, 11.4.4)."""
-        top, full = status >> 11 & 7, 0
-        for physical in range(8):
-            stack = (physical - top) & 7
-            mantissa, exponent = struct.unpack_from("<QH", st, 16 * stack)
-            exponent &= 0x7FFF
-            if not abridged >> physical & 1:
-                tag = _TAG_EMPTY
-            elif exponent == 0x7FFF or (exponent and not mantissa >> 63) or (not exponent and mantissa):
-                tag = _TAG_SPECIAL
-            else:
-                tag = _TAG_VALID if exponent else _TAG_ZERO
-            full |= tag << 2 * physical
-        return full
-
     def _fpu_register(self, register: int) -> int:
         st, control, status, tag, _, mxcsr, _ = self._fpu()
         if register == reg.MXCSR:
             return mxcsr
         if register == reg.FPTAG:
-            return self._full_tag(st, status, tag)
+            return full_tag(st, status, tag)
         return control if register == reg.FPCW else status
 
     def _set_fpu_register(self, register: int, value: int) -> None:
@@ -226,7 +226,7 @@ class KvmRegisters:
                     mxcsr,
                     control,
                     status,
-                    self._full_tag(st, status, tag),
+                    full_tag(st, status, tag),
                 ),
             ],
         }
@@ -259,7 +259,7 @@ class KvmRegisters:
         st, control, status, tag, xmm, mxcsr, pointers = self._fpu()
         top = status >> 11 & 7
         registers = [st[16 * ((n - top) & 7) :][:10] for n in range(8)]
-        full = self._full_tag(st, status, tag)
+        full = full_tag(st, status, tag)
         return {
             "general": [self.get(register) for register in reg.GENERAL],
             "control": [self._kept[register] for register in _CONTROL],

@@ -41,9 +41,12 @@ class Knock:
         self._signal = _signal()
         self._process = os.getpid()
         self.thread = 0
+        self.asked = False
+        """The same as the flag, which the run itself sets and clears, too."""
 
     def knock(self) -> None:
         """From any thread: end KVM_RUN, or the next one, at once."""
+        self.asked = True
         self._page[abi.IMMEDIATE_EXIT] = 1
         thread = self.thread
         if thread and thread != threading.get_native_id():
@@ -53,11 +56,22 @@ class Knock:
     @property
     def waits(self) -> bool:
         """Whether somebody has knocked."""
-        return bool(self._page[abi.IMMEDIATE_EXIT])
+        return self.asked
 
     def clear(self) -> None:
         """The processor has come out."""
         self._page[abi.IMMEDIATE_EXIT] = 0
+        self.asked = False
+
+    def hold(self, flag: int) -> None:
+        """Set KVM's flag to what the run needs for a moment; `release` brings it back."""
+        self._page[abi.IMMEDIATE_EXIT] = flag
+
+    def release(self) -> None:
+        """Have the flag say again whether somebody has knocked, also if that was meanwhile."""
+        self._page[abi.IMMEDIATE_EXIT] = 0
+        if self.asked:
+            self._page[abi.IMMEDIATE_EXIT] = 1
 
 
 _TGKILL = 234

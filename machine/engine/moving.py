@@ -25,6 +25,7 @@ from machine.paging import CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, EFER_LME
 if TYPE_CHECKING:
     from machine.engine.kvm import KvmEngine
     from machine.engine.kvm_cpu import KvmCpu
+    from machine.engine.kvm_ring0 import KvmRing0Cpu, KvmRing0Engine
     from machine.engine.unicorn_cpu import UnicornCpu
 
 _CR0_EM, _CR0_TS = 1 << 2, 1 << 3
@@ -69,12 +70,12 @@ def why_not(state: dict[str, Any]) -> str | None:
 class MovableCpu:
     """A processor wherever it is: its methods are those of the engine that has it now."""
 
-    def __init__(self, engine: "MovingEngine", now: "UnicornCpu | KvmCpu") -> None:
+    def __init__(self, engine: "MovingEngine", now: "UnicornCpu | KvmCpu | KvmRing0Cpu") -> None:
         self.index = now.index
         self._engine = engine
         self.settle(now)
 
-    def settle(self, now: "UnicornCpu | KvmCpu") -> None:
+    def settle(self, now: "UnicornCpu | KvmCpu | KvmRing0Cpu") -> None:
         """It is this one from now on."""
         self.now = now
         self.get, self.set, self.arguments, self.mode = now.get, now.set, now.arguments, now.mode
@@ -91,7 +92,7 @@ class MovableCpu:
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """Real mode at vector << 12, in Unicorn: all processors go there."""
-        self._engine.leave_kvm("a start-up IPI brings a processor up in real mode")
+        self._engine.leave_ring_3("a start-up IPI brings a processor up in real mode")
         self.now.enter_real_mode(vector, signature)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
@@ -127,24 +128,33 @@ class MovingEngine:
         wish: str,
         report: Callable[[str], None] = lambda _line: None,
         moved: Callable[[str], None] = lambda _name: None,
+        tsc_frequency: int | None = None,
     ) -> None:
-        """`report` gets a line for the user, `moved` the name of the engine that has just taken over."""
+        """`report` gets a line for the user, `moved` the name of the engine that has just taken over.
+
+        `tsc_frequency` is what the guest is told, in Hz.
+        """
+        self._tsc_frequency = tsc_frequency
         self._memory = memory
         self._handlers = handlers
-        self._eager = wish == "kvm"
+        self._eager = wish != "auto"
+        self._ring_0 = wish == "kvm-ring0"
         self._report = report
         self.on_move = moved
         if self._eager:
             from machine.engine.kvm_probe import probe
 
-            probe()
+            if probe().software and self._ring_0:
+                raise EngineError(
+                    "this machine's KVM emulates ring 0, at a million instructions a second; use --engine kvm"
+                )
         self._unicorn = UnicornEngine(memory, handlers, cpus)
         self._left: UnicornEngine | None = None
         self._untouched = self._unicorn.instances[-1].freeze() if cpus > 1 else None
         """The state of a processor that nobody has started yet."""
-        self._kvm: KvmEngine | None = None
+        self._kvm: KvmEngine | KvmRing0Engine | None = None
         self._windows: list[tuple[int, int]] = []
-        self._active: UnicornEngine | KvmEngine = self._unicorn
+        self._active: UnicornEngine | KvmEngine | KvmRing0Engine = self._unicorn
         self.name = self._unicorn.name
         self._movable = [MovableCpu(self, cpu) for cpu in self._unicorn.instances]
         self.cpus: list[Cpu] = list(self._movable)
@@ -180,7 +190,7 @@ class MovingEngine:
                     active = self._active
                 if active is self._unicorn:
                     self._watch.begin()
-            elif len(self._movable) > 1 and (reason := why_not(self._movable[index].freeze())) is not None:
+            elif len(self._movable) > 1 and (reason := self._why_not(self._movable[index].freeze())) is not None:
                 self.leave_kvm(reason)
                 continue
             inner = active.cpus[index]
@@ -254,24 +264,22 @@ class MovingEngine:
         """Move to KVM if it is there and every processor that was ever started can be carried."""
         states = [movable.freeze() for movable in self._movable]
         running = (state for number, state in enumerate(states) if number == index or state != self._untouched)
-        reason = next((why for state in running if (why := why_not(state)) is not None), None)
+        reason = next((why for state in running if (why := self._why_not(state)) is not None), None)
         if reason is not None:
             self._stay(reason)
             return
         if self._kvm is None:
-            from machine.engine.kvm import KvmEngine
             from machine.engine.kvm_probe import probe
 
             try:
                 probe()
-                self._kvm = KvmEngine(self._memory, self._handlers, len(self._movable))
+                self._kvm = self._make_kvm()
             except EngineError as error:
                 self._failures = _GIVE_UP
                 self._watch.close()
                 if self._eager:
                     self._report(f"engine: the guest stays in Unicorn because {error}")
                 return
-            self._kvm.may_leave = not self._eager
             for base, size in self._windows:
                 self._kvm.open_window(base, size)
         self._watch.end()
@@ -280,6 +288,26 @@ class MovingEngine:
         self._memory.on_code_write = self._kvm.invalidate
         self._kvm.flush_translations()
         self._hand_over(self._kvm)
+
+    def _make_kvm(self) -> "KvmEngine | KvmRing0Engine":
+        if self._ring_0:
+            from machine.engine.kvm_ring0 import KvmRing0Engine
+
+            native = KvmRing0Engine(self._memory, self._handlers, len(self._movable), self._tsc_frequency)
+            if not native.right_time:
+                self._report(
+                    "engine: this processor cannot scale its TSC, so that the guest's time runs at a wrong pace"
+                )
+            return native
+        from machine.engine.kvm import KvmEngine
+
+        engine = KvmEngine(self._memory, self._handlers, len(self._movable))
+        engine.may_leave = not self._eager
+        return engine
+
+    def _why_not(self, state: dict[str, Any]) -> str | None:
+        """Why the engine on KVM cannot carry a processor."""
+        return None if self._ring_0 else why_not(state)
 
     def _stay(self, reason: str) -> None:
         """Not yet: `kvm` looks again, and says what it waits for."""
@@ -298,6 +326,11 @@ class MovingEngine:
             self._back(None)
             self._stay(reason)
 
+    def leave_ring_3(self, reason: str) -> None:
+        """The same, unless the guest is in ring 0 itself."""
+        if not self._ring_0:
+            self.leave_kvm(reason)
+
     def _back(self, reason: str | None) -> None:
         """Go on in a fresh Unicorn: what the old one had translated has been changed without its notice."""
         if reason is not None and self._eager:
@@ -312,8 +345,8 @@ class MovingEngine:
             self._unicorn.open_window(base, size)
         self._hand_over(self._unicorn)
 
-    def _hand_over(self, engine: "UnicornEngine | KvmEngine") -> None:
-        targets: Sequence[UnicornCpu | KvmCpu] = engine.instances
+    def _hand_over(self, engine: "UnicornEngine | KvmEngine | KvmRing0Engine") -> None:
+        targets: Sequence[UnicornCpu | KvmCpu | KvmRing0Cpu] = engine.instances
         for movable, target in zip(self._movable, targets, strict=True):
             state = movable.freeze()
             if state != target.freeze():  # else it has never run, and need not: a fresh Unicorn cannot take every state

@@ -39,7 +39,7 @@ def on_kvm() -> Iterator[Bare]:
 def stayed(machine: Bare) -> bool:
     """Whether the guest is on KVM, if that was asked for."""
     engine = machine.computer.engine
-    return not machine.lines and (isinstance(engine, UnicornEngine) or engine.name == "kvm")
+    return not machine.lines and (isinstance(engine, UnicornEngine) or engine.name != "unicorn")
 
 
 def little(value: int, size: int = 4) -> str:
