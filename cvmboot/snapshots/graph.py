@@ -112,6 +112,8 @@ class Encoder:
             return ["class", self._class(value, way)]
         if isinstance(value, Enum):
             return ["member", self._class(kind, way), value.name]
+        if isinstance(value, tuple):
+            return ["like tuple", self._class(kind, way), *self._values(tuple(value), way + "[]")]
         if isinstance(value, bytes):
             return ["like bytes", self._class(kind, way), *self._blob(bytes(value))]
         return None
@@ -332,6 +334,12 @@ class Decoder:
             raise BadState(f"{kind.__qualname__} is not made of bytes")
         return bytes.__new__(kind, self._blob(entry[2], entry[3]))
 
+    def _like_tuple(self, entry: list[Any]) -> Any:
+        kind = self._classes[entry[1]]
+        if not issubclass(kind, tuple):
+            raise BadState(f"{kind.__qualname__} is no tuple")
+        return tuple.__new__(kind, [self._value(item) for item in entry[2:]])
+
     def _tuple(self, entry: list[Any]) -> tuple[Any, ...]:
         return tuple([self._value(item) for item in entry[1:]])
 
@@ -382,6 +390,7 @@ _SHELLS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
 _MAKERS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
     "bytes": Decoder._bytes,
     "like bytes": Decoder._like_bytes,
+    "like tuple": Decoder._like_tuple,
     "tuple": Decoder._tuple,
     "frozenset": Decoder._frozenset,
     "range": Decoder._range,

@@ -1,8 +1,10 @@
 """What every PCI function has: a type 0 header, base address registers, an option ROM and an INTx line."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from machine.callbacks import nothing
 from machine.pci import config_space
 from machine.pci.config_space import ConfigSpace
 
@@ -116,17 +118,13 @@ class PciDevice:
         """Give the function an option ROM (6.2.5.2); its size is rounded up to a power of two of at least 2 KiB."""
         size = max(2048, 1 << (len(image) - 1).bit_length())
         padded = image.ljust(size, b"\xff")
-
-        def read(cpu: "Cpu", offset: int, length: int) -> int:
-            return int.from_bytes(padded[offset : offset + length], "little")
-
-        def write(cpu: "Cpu", offset: int, length: int, value: int) -> None:
-            """A ROM does not change."""
-
-        bar = Bar(ROM_INDEX, MEMORY32, size, read, write)
+        bar = Bar(ROM_INDEX, MEMORY32, size, partial(self._read_rom, padded), nothing)
         self.config.allow(bar.offset, 4, -size & 0xFFFFFFFF | _ROM_ENABLE)
         self.bars[ROM_INDEX] = bar
         return bar
+
+    def _read_rom(self, image: bytes, _cpu: "Cpu", offset: int, length: int) -> int:
+        return int.from_bytes(image[offset : offset + length], "little")
 
     def plug(self, slot: Slot) -> None:
         """Put the function into its place; from now on regions are mapped as the command register says."""

@@ -1,8 +1,13 @@
 """Snapshots of real guests: each goes on from its prompt as if nothing had happened."""
 
 import re
+import socket
+import subprocess
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from linux_guest import PATIENCE, PROMPT, ask, find_linux
@@ -12,7 +17,7 @@ from cvmboot import VirtualMachine
 pytestmark = pytest.mark.guests
 
 TAMAGO = r"\x1b\[31m> \x1b\[0m"
-Run = Callable[..., "subprocess.CompletedProcess[bytes]"]  # type: ignore[name-defined]  # noqa: F821
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Program = Callable[..., Path]
 
 
@@ -118,3 +123,62 @@ def test_linux_in_the_middle_of_its_start_and_at_its_shell(esp: Callable[..., Pa
                 log = ask(clone, "dmesg")
                 for trouble in ("BUG:", "WARNING:", "Oops", "Call Trace", "soft lockup"):
                     assert trouble not in log
+
+
+def page(port: int) -> str:
+    """The unikernel's page, as soon as it answers."""
+    deadline = time.monotonic() + 40
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/debug/pprof/", timeout=30) as told:
+                return str(told.read().decode())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+ADDRESSES = {
+    **dict.fromkeys(("net", "net-uefi", "net-virtio"), "10.0.2.15/24 : 10.0.2.2"),
+    "net-gve": "10.0.2.15/24 10.0.2.2",
+}
+"""With a MAC address where firmware's driver wants one."""
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "options"),
+    [
+        pytest.param("go-boot-net.efi", "net", {"nic": "virtio"}, id="firmware's driver"),
+        pytest.param("tamago-sev-example.efi", "net-gve", {"nic": "gvnic"}, id="gvnic"),
+        pytest.param("tamago-sev-example.efi", "net-virtio", {"nic": "virtio-legacy"}, id="virtio"),
+        pytest.param(
+            "tamago-sev-example.efi", "net-uefi", {"nic": "gvnic", "snp": True}, id="snp", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_web_server_answers_clones_on_networks_of_their_own(
+    program: Program, name: str, command: str, options: dict[str, Any]
+) -> None:
+    first = free_port()
+    with VirtualMachine(program(name), net="user:builtin", forward=f"{first}:80", timeout=60, **options) as vm:
+        vm.expect(TAMAGO)
+        vm.sendline(f"{command} {ADDRESSES[command]} debug")
+        vm.expect("network initialized|stopping serial console")
+        assert "goroutine" in page(first)
+        frozen = vm.snapshot()
+        assert "goroutine" in page(first), "the original goes on"
+    with frozen:
+        for port in (free_port(), free_port()):
+            with frozen.clone(net="user:builtin", forward=f"{port}:80") as clone:
+                assert "goroutine" in page(port)
+                assert clone.isalive()
+        with frozen.clone() as unplugged:
+            port_of_device = unplugged._machine.assembly.board.port
+            assert not port_of_device.link

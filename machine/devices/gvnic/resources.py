@@ -1,6 +1,7 @@
 """What a driver has configured: event counters, notification blocks, the queue format, and the queues themselves."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from machine.devices.dma import Dma
@@ -84,12 +85,11 @@ class Resources:
         if settings.page_list != RAW:
             pages = lists.pages(settings.page_list)
             buffers = (RegisteredBuffers if self.out_of_order else OffsetBuffers)(self._dma, pages)
-        at, write = self._counters + 4 * counter, self._dma.write
-
-        def count(value: int) -> None:
-            write(at, value.to_bytes(4, "big"))
-
+        count = partial(self._count, self._counters + 4 * counter)
         return Surroundings(self._dma, self._port, buffers, self.blocks[settings.block], count)
+
+    def _count(self, at: int, value: int) -> None:
+        self._dma.write(at, value.to_bytes(4, "big"))
 
     def save(self) -> dict[str, Any]:
         """Plain data for `restore`."""
