@@ -31,6 +31,8 @@ def restore(
 ) -> "Assembly | UnikernelAssembly":
     """The machine in `file`, ready to run; `media` gets its disks and image. SnapshotError, or CvmbootError for its network."""
     facts = file.facts
+    if file.descriptor < 0:
+        raise SnapshotError(f"{file.name}: the snapshot has been closed; clone it before, or open its file again")
     if not facts.layout.is_ours:
         raise SnapshotError(
             f"{file.name}: written by another version of cvmboot ({facts.version}), whose state this one does not read; "

@@ -1,6 +1,7 @@
 """A frozen machine as an object: made of one that runs, kept in memory or in a file, cloned as often as one likes."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,13 +103,13 @@ class Taking:
         self._image = image
         self._path = path
         self._progress = progress
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}") if path is not None else None
+        self._beside: Path | None = None
         try:
-            if self._beside is None:
+            if path is None:
                 self._descriptor = os.memfd_create("cvmboot-snapshot", os.MFD_CLOEXEC)
             else:
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._descriptor = os.open(self._beside, flags, 0o600)
+                self._descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+                self._beside = Path(name)
         except OSError as error:
             raise self._failed(error) from None
 

@@ -91,6 +91,17 @@ def test_a_machine_that_is_off_cannot_be_frozen():
             vm.snapshot()
 
 
+def test_a_closed_snapshot_makes_no_clones():
+    with VirtualMachine(ECHO, memory="64M") as vm:
+        frozen = vm.snapshot()
+    with frozen:
+        clone = frozen.clone()
+    with pytest.raises(SnapshotError, match="has been closed"):
+        frozen.clone()
+    with clone:
+        echoes(clone)
+
+
 def test_an_image_or_a_snapshot():
     with pytest.raises(TypeError, match="restore="):
         VirtualMachine()

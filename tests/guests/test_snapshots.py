@@ -13,6 +13,7 @@ import pytest
 from linux_guest import PATIENCE, PROMPT, ask, find_linux
 
 from cvmboot import VirtualMachine
+from tests.engines import ENGINES
 
 pytestmark = pytest.mark.guests
 
@@ -182,3 +183,16 @@ def test_a_web_server_answers_clones_on_networks_of_their_own(
         with frozen.clone() as unplugged:
             port_of_device = unplugged._machine.assembly.board.port
             assert not port_of_device.link
+
+
+@pytest.mark.parametrize("frozen_on", ENGINES)
+@pytest.mark.parametrize("restored_on", ENGINES)
+def test_a_machine_goes_on_under_the_other_engine(program: Program, frozen_on: str, restored_on: str) -> None:
+    with VirtualMachine(program("go-boot.efi"), engine=frozen_on) as vm:
+        vm.expect(TAMAGO)
+        frozen = vm.snapshot()
+    with frozen, frozen.clone(engine=restored_on) as clone:
+        assert "CPU" in answer(clone, "info")
+        assert "second" in answer(clone, "uptime")
+        with clone.snapshot() as again, again.clone(engine=frozen_on) as back:
+            assert "second" in answer(back, "uptime")
