@@ -34,6 +34,10 @@ _EDX_1 = (
 _ECX_1 = sum(1 << n for n in (0, 1, 9, 13, 19, 20, 21, 22, 23, 24, 25, 26, 30, 31))
 _EBX_7 = sum(1 << n for n in (0, 3, 8, 9, 18))  # FSGSBASE BMI1 BMI2 ERMS RDSEED
 _ECX_80000001 = sum(1 << n for n in (0, 4, 5, 6, 8))  # LAHF CR8 LZCNT SSE4A PREFETCHW
+_ECX_80000001_SEVERAL = sum(1 << n for n in (1, 22))  # CmpLegacy TopologyExtensions
+_CACHES = (  # type (1 data, 2 instructions, 3 both), level, ways, sets, whether all processors share it: as leaves 0x80000005, 6
+    *((1, 1, 8, 64, False), (2, 1, 8, 64, False), (3, 2, 8, 1024, False), (3, 3, 64, 8192, True)),
+)
 _EDX_80000001 = (_EDX_1 & 0x0183_F3FF) | sum(1 << n for n in (11, 20, 26, 27, 29))  # SYSCALL NX 1G RDTSCP LM
 PHYSICAL_BITS, LINEAR_BITS = 48, 48
 
@@ -70,11 +74,15 @@ class CpuidTable:
         self._leaves[7] = self._structured_features
         self._leaves[0x0B] = self._topology
         self._leaves[0x0D] = self._xsave
+        if cpus > 1:
+            self._leaves[0x8000001D] = self._cache
+            self._leaves[0x8000001E] = self._identifiers
 
     def identify(self, signature: int, brand: bytes) -> None:
         """Be another processor: family, model and stepping as leaf 1 has them in EAX, and up to 47 characters of name."""
         self.signature = signature
-        extended = (signature, 0x4000_0000, _ECX_80000001, _EDX_80000001)
+        several = _ECX_80000001_SEVERAL if self.cpus > 1 else 0
+        extended = (signature, 0x4000_0000, _ECX_80000001 | several, _EDX_80000001)
         self.set_leaf(0x80000001, Constant(extended))
         name = brand.ljust(48, b"\0")
         for n in range(3):
@@ -114,6 +122,16 @@ class CpuidTable:
         if subleaf == 1:
             return bits, self.cpus, 2 << 8 | 1, cpu.index
         return 0, 0, subleaf, cpu.index
+
+    def _cache(self, _cpu: Cpu, subleaf: int) -> Answer:
+        if subleaf >= len(_CACHES):
+            return 0, 0, 0, 0
+        kind, level, ways, sets, shared = _CACHES[subleaf]
+        return kind | level << 5 | 1 << 8 | (self.cpus - 1 if shared else 0) << 14, 63 | (ways - 1) << 22, sets - 1, 0
+
+    def _identifiers(self, cpu: Cpu, _subleaf: int) -> Answer:
+        """Extended APIC id; core, of one thread; node, of one a processor."""
+        return cpu.index, cpu.index & 0xFF, 0, 0
 
     def _xsave(self, _cpu: Cpu, subleaf: int) -> Answer:
         return (3, 576, 576, 0) if subleaf == 0 else (0, 0, 0, 0)

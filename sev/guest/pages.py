@@ -24,7 +24,7 @@ _SECRETS = struct.Struct("<IIII16s32s32s32s32s96s64s32sIIQ")
 _BLOB = struct.Struct("<IHHQIIQII")
 _CPUID_ENTRY = struct.Struct("<IIQQIIIIQ")
 MOST_CPUID_ENTRIES = 64
-_SUBLEAVES = {0x0B: 2, 0x0D: 2}
+_SUBLEAVES = {0x0B: 2, 0x0D: 2, 0x8000_001D: 4}
 _XCR0_X87_SSE = 3
 
 

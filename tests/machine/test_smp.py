@@ -113,6 +113,22 @@ def test_a_processor_that_runs_ignores_start_up_ipis_and_init_stops_it(bare: Bar
     assert bare.computer.turns.states[1] == WAITING
 
 
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_cpuid_says_which_processor_it_is(bare: Bare, index: int) -> None:
+    cpu, cpuid = bare.computer.engine.cpus[index], bare.computer.cpuid
+    assert cpuid(cpu, 1, 0)[1] >> 16 == index << 8 | 3 and cpuid(cpu, 1, 0)[3] >> 28 & 1
+    assert (cpuid(cpu, 0x0B, 0)[3], cpuid(cpu, 0x0B, 1)[:2]) == (index, (2, 3))
+    assert cpuid(cpu, 0x8000_0008, 0)[2] & 0xFF == 2
+    assert cpuid(cpu, 0x8000_0001, 0)[2] >> 22 & 1 and cpuid(cpu, 0x8000_001E, 0) == (index, index, 0, 0)
+    sizes = []
+    for leaf in range(4):
+        eax, ebx, ecx, _ = cpuid(cpu, 0x8000_001D, leaf)
+        sizes.append(((ebx & 0xFFF) + 1) * ((ebx >> 22) + 1) * (ecx + 1))
+        assert (eax >> 14 & 0xFFF) + 1 == (3 if leaf == 3 else 1)
+    assert sizes == [32 << 10, 32 << 10, 512 << 10, 32 << 20]
+    assert cpuid(cpu, 0x8000_001D, 4) == (0, 0, 0, 0)
+
+
 # -- turns
 
 
