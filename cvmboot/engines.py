@@ -16,7 +16,6 @@ def engine_for(options: RunOptions, warn: Callable[[str], None]) -> str:
     engine = options.engine
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: wanted {', '.join(ENGINES)}")
-    checked = options.snp and options.snp_check in ("warn", "strict")
     if engine == "kvm-ring0" and options.snp:
         raise UsageError("--snp needs traps that a guest in ring 0 does not leave to us; use --engine kvm")
     if engine.startswith("kvm"):
@@ -24,11 +23,8 @@ def engine_for(options: RunOptions, warn: Callable[[str], None]) -> str:
             raise UsageError("--clock virtual needs traps that KVM does not have; leave --engine out")
         if options.gdb is not None:
             raise UsageError("--gdb needs break- and watchpoints that are there on Unicorn only; leave --engine out")
-        if checked:
-            warn(f"--engine kvm: runs without the checks of --snp-check {options.snp_check}; --engine auto has them")
-            options.snp_check = "off"
         return engine
-    if options.clock == "virtual" or options.gdb is not None or checked or engine == "unicorn":
+    if options.clock == "virtual" or options.gdb is not None or engine == "unicorn":
         return "unicorn"
     wanted = os.environ.get(VARIABLE, "auto")
     if wanted not in ENGINES:

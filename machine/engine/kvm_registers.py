@@ -36,6 +36,7 @@ _NO_BREAKPOINTS = [0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
 _KEPT = frozenset((*range(reg.CR0, reg.CR8 + 1), *range(reg.ES, reg.GS + 1)))
 _FPU_REGISTERS = frozenset((reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG))
 FCW, MXCSR = 0x37F, 0x1F80
+_CR0_AFTER_INIT = 0x10
 _TAG_VALID, _TAG_ZERO, _TAG_SPECIAL, _TAG_EMPTY = range(4)
 
 
@@ -184,8 +185,12 @@ class KvmRegisters:
         self.vcpu.set_fpu(bytearray(abi.FPU.pack(b"", FCW, 0, 0, 0, 0, 0, b"", MXCSR, 0)))
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
-        """There is none."""
-        raise EngineError("the KVM engine has no real mode")
+        """The state after INIT and a start-up IPI, kept for the engine that can run it."""
+        self.power_on()
+        self.set(reg.CR0, _CR0_AFTER_INIT)
+        self.set(reg.CS, vector << 8)
+        self._hidden[reg.CS] = (vector << 8, vector << 12, 0xFFFF, 0x9B)
+        self.set(reg.RDX, signature)
 
     # -- x87 and SSE
 

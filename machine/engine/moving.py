@@ -67,6 +67,14 @@ def why_not(state: dict[str, Any]) -> str | None:
     return "it steps through itself" if state["general"][reg.RFLAGS] & reg.RFLAGS_TF else None
 
 
+def _start_up(target: Cpu, state: dict[str, Any]) -> None:
+    """Make a processor one that has just got a start-up IPI: nobody else is in real mode where the guest has been."""
+    _, base, _, _ = state["segments"][SEGMENTS.index("cs")]
+    target.enter_real_mode(base >> 12, state["general"][reg.RDX])
+    for register, value in zip(reg.GENERAL, state["general"], strict=True):
+        target.set(register, value)
+
+
 class MovableCpu:
     """A processor wherever it is: its methods are those of the engine that has it now."""
 
@@ -85,15 +93,11 @@ class MovableCpu:
             now.table,
             now.set_table,
         )
-        self.enter_ring0, self.save, self.load = now.enter_ring0, now.save, now.load
+        self.enter_ring0, self.enter_real_mode = now.enter_ring0, now.enter_real_mode
+        self.save, self.load = now.save, now.load
         self.begin_turn, self.power_on, self.freeze, self.thaw = now.begin_turn, now.power_on, now.freeze, now.thaw
         now.face = self
         self.pass_breakpoint, self.touched = now.pass_breakpoint, now.touched
-
-    def enter_real_mode(self, vector: int, signature: int) -> None:
-        """Real mode at vector << 12, in Unicorn: all processors go there."""
-        self._engine.leave_ring_3("a start-up IPI brings a processor up in real mode")
-        self.now.enter_real_mode(vector, signature)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """Stop before these instructions. While there are any, the guest stays in Unicorn, which can."""
@@ -191,7 +195,7 @@ class MovingEngine:
                 if active is self._unicorn:
                     self._watch.begin()
             elif len(self._movable) > 1 and (reason := self._why_not(self._movable[index].freeze())) is not None:
-                self.leave_kvm(reason)
+                self._leave_kvm(reason)
                 continue
             inner = active.cpus[index]
             try:
@@ -320,16 +324,11 @@ class MovingEngine:
         self._watch.again(self._retry)
         self._retry = min(2 * self._retry, _RETRY[1])
 
-    def leave_kvm(self, reason: str) -> None:
+    def _leave_kvm(self, reason: str) -> None:
         """Go on in Unicorn, if the guest is not there, until all processors can be carried again. Between two runs only."""
         if self._active is not self._unicorn:
             self._back(None)
             self._stay(reason)
-
-    def leave_ring_3(self, reason: str) -> None:
-        """The same, unless the guest is in ring 0 itself."""
-        if not self._ring_0:
-            self.leave_kvm(reason)
 
     def _back(self, reason: str | None) -> None:
         """Go on in a fresh Unicorn: what the old one had translated has been changed without its notice."""
@@ -349,7 +348,9 @@ class MovingEngine:
         targets: Sequence[UnicornCpu | KvmCpu | KvmRing0Cpu] = engine.instances
         for movable, target in zip(self._movable, targets, strict=True):
             state = movable.freeze()
-            if state != target.freeze():  # else it has never run, and need not: a fresh Unicorn cannot take every state
+            if not state["control"][0] & CR0_PE:
+                _start_up(target, state)
+            elif state != target.freeze():  # else it has never run
                 target.thaw(state)
             target.fault = movable.fault
             movable.settle(target)

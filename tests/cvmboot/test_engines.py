@@ -42,16 +42,6 @@ def test_the_environment_is_read_for_auto_only(cvmboot: Run, sample: Find, monke
     assert cvmboot("run", "--engine", "unicorn", sample("hello")).returncode == 0
 
 
-@needs_kvm
-def test_checks_that_kvm_does_not_make_are_not_kept_quiet(
-    cvmboot: Run, sample: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    done = cvmboot("run", "--engine", "kvm", "--snp", "--snp-check", "strict", sample("hello"))
-    assert done.returncode == 0
-    assert b"without the checks of --snp-check strict" in done.stderr
-
-
 def _trace(cvmboot: Run, image: Path, engine: str, file: Path) -> tuple[bytes, list[dict[str, object]]]:
     done = cvmboot("run", "--engine", engine, "--trace", file, image)
     assert done.stderr == b""

@@ -272,6 +272,7 @@ def test_an_id_block_in_the_report(guest: Guest, cvmboot: Run, platform: Path, t
     assert report.author_key_en
 
 
+@pytest.mark.usefixtures("engine")
 def test_strict_ends_with_its_own_status(guest: Guest, cvmboot: Run, platform: Path) -> None:
     image = guest("tamago-sev-example.efi")
     for mode, status in (("off", 0), ("warn", 0), ("strict", 6)):

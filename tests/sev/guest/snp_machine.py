@@ -24,8 +24,16 @@ def seeded(size: int) -> bytes:
 class SnpMachine:
     """One guest with an emulated platform; `ended` is the reason if it was terminated, `notes` what was refused."""
 
-    def __init__(self, platform: Platform, check: str = "warn", busy: int = 0, vmpl: int = 0, cpus: int = 1) -> None:
-        self.bare = Bare(cpus=cpus)
+    def __init__(
+        self,
+        platform: Platform,
+        check: str = "warn",
+        busy: int = 0,
+        vmpl: int = 0,
+        cpus: int = 1,
+        engine: str = "unicorn",
+    ) -> None:
+        self.bare = Bare(cpus=cpus, engine=engine)
         self.computer, self.cpu = self.bare.computer, self.bare.cpu
         self.memory = self.computer.memory
         self.ended = ""

@@ -6,6 +6,7 @@ import pytest
 
 from machine import registers as reg
 from sev.platform import Platform
+from tests.engines import ENGINES
 from tests.machine.bare import STACK, TABLES
 from tests.sev.guest.snp_machine import (
     CF,
@@ -21,19 +22,19 @@ from tests.sev.guest.snp_machine import (
 CPUID, RDMSR, WRMSR = "0fa2", "0f32", "0f30"
 
 
-@pytest.fixture
-def machine(turin: Platform) -> Iterator[SnpMachine]:
-    made = SnpMachine(turin)
+@pytest.fixture(params=ENGINES)
+def machine(turin: Platform, request: pytest.FixtureRequest) -> Iterator[SnpMachine]:
+    made = SnpMachine(turin, engine=request.param)
     yield made
     made.close()
 
 
-@pytest.fixture
-def make(turin: Platform) -> Iterator[Callable[..., SnpMachine]]:
+@pytest.fixture(params=ENGINES)
+def make(turin: Platform, request: pytest.FixtureRequest) -> Iterator[Callable[..., SnpMachine]]:
     made: list[SnpMachine] = []
 
     def build(**options: object) -> SnpMachine:
-        made.append(SnpMachine(turin, **options))  # type: ignore[arg-type]
+        made.append(SnpMachine(turin, engine=request.param, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield build

@@ -13,6 +13,7 @@ from sev.guest.ghcb_page import INVALID_INPUT
 from sev.guest.rmp import VALIDATED
 from sev.measure.vmsa import svsm_vmsa_page, vmsa_page
 from sev.platform import Platform
+from tests.engines import ENGINES
 from tests.sev.guest.snp_machine import SnpMachine
 
 AP_CREATION = 0x8000_0013
@@ -21,9 +22,9 @@ VMSA, REAL = 0x520_1000, 0x9000
 SIGNATURE = 0x00B0_0F21
 
 
-@pytest.fixture
-def machine(turin: Platform) -> Iterator[SnpMachine]:
-    made = SnpMachine(turin, cpus=2)
+@pytest.fixture(params=ENGINES)
+def machine(turin: Platform, request: pytest.FixtureRequest) -> Iterator[SnpMachine]:
+    made = SnpMachine(turin, cpus=2, engine=request.param)
     Board(made.computer, HostConsole(lambda data: None))
     yield made
     made.close()
