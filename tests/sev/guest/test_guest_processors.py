@@ -79,6 +79,7 @@ def test_what_may_not_be_created(machine: SnpMachine) -> None:
         assert machine.exit(AP_CREATION, CREATE, vmsa, rax=1) == (2, INVALID_INPUT)
 
 
+@pytest.mark.parametrize("machine", ["unicorn"], indirect=True)  # its loop that waits is over in a millisecond on KVM
 def test_a_processor_in_reset_hold_goes_on_after_a_start_up_ipi(machine: SnpMachine) -> None:
     """By the MSR protocol: the other processor asks to be held, and finds the answer in the MSR."""
     code = "b9300101c0 b806000000 31d2 0f30 f30f01d9 0f32"  # mov ecx, 0xc0010130; mov eax, 6; wrmsr; vmgexit; rdmsr
