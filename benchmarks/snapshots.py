@@ -41,7 +41,7 @@ def figures(command: Command, runs: int, image: Path | None, reason: str) -> Ite
             frozen = (time.perf_counter() - begin) * 1000
         clones, boots = _in_process(runs, path, image)
         limit = Limit(AT_MOST, RESTORE_MILLISECONDS)
-        yield Figure("go-boot, restored to a working prompt (Python)", "ms", clones, limit, boots)
+        yield Figure("go-boot, restored to a working prompt; reference: booted", "ms", clones, limit, boots)
         whole = [_whole_process(command("run", "--restore", str(path)), typed=b"\r") for _ in range(runs)]
         cold = [_whole_process(command("run", str(image)), typed=b"") for _ in range(runs)]
         yield Figure("  the same, whole process", "ms", whole, None, cold)
