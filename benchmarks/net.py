@@ -14,10 +14,13 @@ from typing import NamedTuple
 from benchmarks import net_devices, net_guest, qemu
 from benchmarks.__main__ import cvmboot
 from benchmarks.session import Silent
+from machine.engine.kvm_probe import probe
+from machine.errors import EngineError
 
 NICS = ("virtio", "virtio-legacy", "gvnic")
 IMAGE = "tamago-sev-example.efi"
-SHARE, PING_MILLISECONDS, FRAMES, IDLE_PERCENT = 0.25, 2.0, 100_000, 5.0
+KVM = "kvm: "
+SHARE, SHARE_ON_KVM, PING_MILLISECONDS, FRAMES, IDLE_PERCENT = 0.25, 1.0, 2.0, 100_000, 5.0
 IDLE_SECONDS = 3.0
 
 
@@ -40,10 +43,17 @@ class Row(NamedTuple):
         return cells.rstrip()
 
 
+def ours_with(nic: str, *words: str) -> list[str]:
+    """The command of a machine on Unicorn, or on KVM where `nic` says so."""
+    engine = "kvm" if nic.startswith(KVM) else "unicorn"
+    return cvmboot("run", "--engine", engine, "--nic", nic.removeprefix(KVM), *words)
+
+
 def transfers(image: Path, rounds: int, megabytes: int) -> Iterator[Row]:
     """Ours and QEMU's by turns: each round boots each machine once."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    machines = [*NICS, *([] if qemu.missing() else ["QEMU"])]
+    nics = [*NICS, *([] if no_kvm() else [f"{KVM}{nic}" for nic in NICS])]
+    machines = [*nics, *([] if qemu.missing() else ["QEMU"])]
     for _ in range(rounds):
         for machine in machines:
             port = net_guest.free_port()
@@ -52,19 +62,19 @@ def transfers(image: Path, rounds: int, megabytes: int) -> Iterator[Row]:
                     network = [f"user,id=n,hostfwd=tcp:127.0.0.1:{port}-:80"]
                     command = net_guest.qemu_command(Path(folder), image, network)
                 else:
-                    words = ("--nic", machine, "--net", "user:builtin", "--forward", f"{port}:80")
-                    command = cvmboot("run", *words, str(image))
-                with net_guest.guest(command, machine == "gvnic") as session:
+                    command = ours_with(machine, "--net", "user:builtin", "--forward", f"{port}:80", str(image))
+                with net_guest.guest(command, machine.endswith("gvnic")) as session:
                     for way, *rates in net_guest.transfers(session, port, megabytes):
                         found.setdefault(machine, {}).setdefault(way, []).append((rates[0], rates[1]))
-    for nic in NICS:
+    for nic in nics:
+        share = SHARE_ON_KVM if nic.startswith(KVM) else SHARE
         for way, samples in found[nic].items():
             theirs = found.get("QEMU", {}).get(way, [])
             for column, what in ((0, "wall clock"), (1, "processor")):
                 ours = median(sample[column] for sample in samples)
                 reference = median(sample[column] for sample in theirs) if theirs else None
-                met = None if reference is None or not column else ours >= SHARE * reference
-                limit = f"{SHARE:g} of QEMU's" if column else ""
+                met = None if reference is None or not column else ours >= share * reference
+                limit = f"{share:g} of QEMU's" if column else ""
                 yield Row(f"{nic}, {way}, {what}", ours, reference, "Mbit/s", limit, met)
 
 
@@ -79,7 +89,7 @@ def pings_and_idling(image: Path) -> Iterator[Row]:
                 network = [f"stream,id=n,server=off,addr.type=unix,addr.path={path}"]
                 command = net_guest.qemu_command(Path(folder), image, network)
             else:
-                command = cvmboot("run", "--nic", machine, "--net", f"socket:unix:{path}", str(image))
+                command = ours_with(machine, "--net", f"socket:unix:{path}", str(image))
             with net_guest.guest(command, machine == "gvnic") as session:
                 trips = median(peer.pings())
                 time.sleep(0.5)
@@ -94,6 +104,15 @@ def pings_and_idling(image: Path) -> Iterator[Row]:
         theirs = reference or (None, None)
         yield Row(f"{machine}, ping", trips, theirs[0], "ms", limit, trips <= PING_MILLISECONDS)
         yield Row(f"{machine}, idle", idle, theirs[1], "%", f"at most {IDLE_PERCENT:g} %", idle <= IDLE_PERCENT)
+
+
+def no_kvm() -> str:
+    """Why there is no KVM that carries a guest here; empty if there is."""
+    try:
+        probe()
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 def rings() -> Iterator[Row]:
