@@ -11,12 +11,12 @@ from machine.engine import unicorn_state
 from machine.engine.unicorn_abi import Batch
 from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_frames import CodeFrames
-from machine.engine.unicorn_real_mode import CR0_AFTER_INIT, RealMode
+from machine.engine.unicorn_real_mode import RealMode
 from machine.engine.unicorn_stop import StopFlag
 from machine.engine.unicorn_traps import TrappedInstructions
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
-from machine.paging import CR0_PE, CR0_PG, EFER_LME, EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
+from machine.paging import CR0_PE, EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
 
 if TYPE_CHECKING:
     from machine.engine.unicorn import UnicornEngine
@@ -65,9 +65,6 @@ class UnicornCpu:
         self._traps = TrappedInstructions(self, engine.handlers, pauses=several)
         self.own_pages: dict[int, int] = {}
         """Linear pages of the engine's own, and where they lie: no page walk is asked for them."""
-        self._real_selector: int | None = None
-        self._on_the_way: ctypes.c_size_t | None = None
-        self._base_on_arrival: int | None = None
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
         self._keep: list[object] = []
@@ -272,75 +269,20 @@ class UnicornCpu:
         self._real_mode.power_on()
         self.fault = None
         self._calling = False
-        self._real_selector = None
-        self._base_on_arrival = None
         self._efer = 0
         self._mode_key = None
-        if self._on_the_way is not None:
-            self.unhook(self._on_the_way)
-            self._on_the_way = None
         self.flush_translations()
         self.flush_code()
 
     def enter_real_mode(self, vector: int, signature: int) -> None:
         """Real mode at vector << 12, everything else as after INIT. EngineError for CPU 0, which nobody starts that way."""
-        if self._real_mode is None:
-            raise EngineError("the boot processor cannot be started by a start-up IPI")
         self.power_on()
-        asked = self.stop.requested
-        while True:
-            self.stop.clear()
-            self._real_mode.enter(vector)
-            asked = asked or self.stop.requested
-            if self.get(reg.CR0) == CR0_AFTER_INIT and self.get(reg.CS) == vector << 8:
-                break
-        self.stop.clear()
-        if asked:
-            self.stop.request()
-        for register in reg.GENERAL[:16]:
-            self.set(register, 0)
-        self.set_table("gdtr", 0, 0xFFFF)
-        self.set_table("idtr", 0, 0xFFFF)
-        self.set(reg.RFLAGS, 2)
-        self.set(reg.RDX, signature)
-        self.set(reg.RIP, 0)
-        self._real_selector = vector << 8
-        if self._on_the_way is None:
-            self._on_the_way = self.hook(abi.HOOK_BLOCK, abi.CODE_CALLBACK(self._block_on_the_way))
-
-    def _block_on_the_way(self, _uc: int, address: int, _size: int, _user: int) -> None:
-        """A block between real mode and the first far jump behind it."""
-        if self.code_base() == 0 and self._real_selector is None and self._base_on_arrival is None:
-            self._base_on_arrival = address - self.get(reg.RIP)
-            self._lib.emu_stop(self.handle)
-
-    def _arrive(self, base: int) -> None:
-        """The CPU has loaded CS in protected mode. The base of a 64-bit code segment does not count, but Unicorn adds it."""
-        self._base_on_arrival = None
-        if self._on_the_way is not None:
-            self.unhook(self._on_the_way)
-            self._on_the_way = None
-        self.flush_code()
-        selector = self.get(reg.CS)
-        table, _ = self.table("gdtr")
-        descriptor = int.from_bytes(self.bytes_at(self.mode(), table + (selector & 0xFFF8), 8), "little")
-        if base and descriptor >> 53 & 1 and self._efer & EFER_LME and self.get(reg.CR0) & CR0_PG:
-            rip, stack = self.get(reg.RIP), self.get(reg.SS)
-            self._through_gateway(selector, base)
-            self.set(reg.RIP, rip)
-            self.set(reg.SS, stack)
+        if self._real_mode is not None:
+            self._real_mode.enter(vector, signature)
 
     def code_base(self) -> int:
         """What RIP is relative to: 0, but in real mode and behind it until CS is loaded again."""
-        if self._real_selector is None:
-            return 0
-        selector = self.get(reg.CS)
-        if not self.get(reg.CR0) & CR0_PE:
-            self._real_selector = selector
-        elif selector != self._real_selector:
-            self._real_selector = None
-            return 0
-        return selector << 4
+        return self._real_mode.code_base() if self._real_mode is not None else 0
 
     def _fill(self, _uc: int, address: int, kind: int, entry: Any, _user: int) -> bool:
         try:
@@ -569,8 +511,8 @@ class UnicornCpu:
             code = self._lib.emu_start(self.handle, self.get(reg.RIP), abi.NOWHERE, 0, count)
             if self._stale:
                 self.flush_code()
-            if self._base_on_arrival is not None and self.error is None:
-                self._arrive(self._base_on_arrival)
+            if self._real_mode is not None and self._real_mode.arrived and self.error is None:
+                self._real_mode.arrive()
                 if self.stop.requested or count:
                     return Stop.KICKED
                 continue
@@ -599,9 +541,9 @@ class UnicornCpu:
     def enter_ring0(self, selector: int) -> None:
         """Ring 0 with CS = `selector` and a null SS, as an interrupt from ring 3 finds them. Between two runs only."""
         if self.get(reg.CS) & 3:
-            self._through_gateway(selector, 0)
+            self.through_gateway(selector, 0)
 
-    def _through_gateway(self, selector: int, base: int) -> None:
+    def through_gateway(self, selector: int, base: int) -> None:
         """Load CS with a segment of base 0; `base` is what the present one has."""
         asked = self.stop.requested
         while True:

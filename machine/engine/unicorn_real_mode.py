@@ -9,11 +9,14 @@ stands at the very linear address where the start-up vector points.
 import ctypes
 import mmap
 import struct
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from machine import registers as reg
 from machine.engine import unicorn_abi as abi
-from machine.paging import CR0_PE, CR0_PG, CR4_PAE
+from machine.paging import CR0_PE, CR0_PG, CR4_PAE, EFER_LME
+
+if TYPE_CHECKING:
+    from machine.engine.unicorn_cpu import UnicornCpu
 
 PHYSICAL = 0xFFFE_0000_1000
 CR0_AFTER_INIT = 0x6000_0010
@@ -23,46 +26,25 @@ _SIXTEEN, _REAL, _GDT = 0x20, 0x40, 0x80
 _CODE, _DATA = 0x08, 0x10
 _SEGMENTS = b"\x8e\xd8\x8e\xc0\x8e\xd0\x8e\xe0\x8e\xe8"  # mov ds, es, ss, fs, gs from AX
 _EFER = 0xC000_0080
-
-
-class RealModeCpu(Protocol):
-    """What the way into real mode needs of a CPU."""
-
-    handle: ctypes.c_void_p
-    own_pages: dict[int, int]
-
-    def get(self, register: int) -> int:
-        """Read a register."""
-        ...
-
-    def set(self, register: int, value: int) -> None:
-        """Write a register."""
-        ...
-
-    def write_msr(self, index: int, value: int) -> None:
-        """Write an MSR that the engine keeps."""
-        ...
-
-    def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
-        """Load a descriptor table register."""
-        ...
-
-    def flush_translations(self) -> None:
-        """Drop all TLB entries."""
-        ...
-
-    def flush_code(self) -> None:
-        """Drop all translated code."""
-        ...
+_LONG = 1 << 53
+"""L in the descriptor of a code segment."""
 
 
 class RealMode:
-    """The state of power on of one CPU, made right after it was, and the page of code."""
+    """The state of power on of one CPU, made right after it was, the page of code, and the CPU's way out of real mode.
 
-    def __init__(self, library: abi.Library, cpu: RealModeCpu) -> None:
+    `arrived`: the run has ended where CS was loaded in protected mode, and `arrive` is to be called.
+    """
+
+    def __init__(self, library: abi.Library, cpu: "UnicornCpu") -> None:
         self._library = library
         self._cpu = cpu
         self._page: mmap.mmap | None = None
+        self._selector: int | None = None
+        self._hook: ctypes.c_size_t | None = None
+        self._callback = abi.CODE_CALLBACK(self._at_block)
+        self._base = 0
+        self.arrived = False
         self._context = ctypes.c_void_p()
         library.check(library.context_alloc(cpu.handle, ctypes.byref(self._context)), "allocate a context")
         library.check(library.context_save(cpu.handle, self._context), "save the state of power on")
@@ -70,6 +52,15 @@ class RealMode:
     def power_on(self) -> None:
         """Put the state of power on back. Between two runs only."""
         self._library.check(self._library.context_restore(self._cpu.handle, self._context), "put a state back")
+        self._selector = None
+        self._leave_off()
+
+    def _leave_off(self) -> None:
+        """No block is looked at any more."""
+        self.arrived = False
+        if self._hook is not None:
+            self._cpu.unhook(self._hook)
+            self._hook = None
 
     def _prepare(self, vector: int) -> None:
         page = self._page
@@ -91,11 +82,66 @@ class RealMode:
         code_segment = 0x0000_9B00_0000_FFFF | (base & 0xFFFF) << 16 | (base >> 16) << 32
         page[_GDT : _GDT + 24] = struct.pack("<3Q", 0, code_segment, 0x0000_9300_0000_FFFF)
 
-    def enter(self, vector: int) -> None:
-        """Real mode at vector << 12, all registers as after power on. Between two runs only.
+    def enter(self, vector: int, signature: int) -> None:
+        """Real mode at vector << 12, all registers as after INIT. Between two runs only."""
+        cpu = self._cpu
+        asked = cpu.stop.requested
+        while True:
+            cpu.stop.clear()
+            self._go(vector)
+            asked = asked or cpu.stop.requested
+            if cpu.get(reg.CR0) == CR0_AFTER_INIT and cpu.get(reg.CS) == vector << 8:
+                break
+        cpu.stop.clear()
+        if asked:
+            cpu.stop.request()
+        for register in reg.GENERAL[:16]:
+            cpu.set(register, 0)
+        cpu.set_table("gdtr", 0, 0xFFFF)
+        cpu.set_table("idtr", 0, 0xFFFF)
+        cpu.set(reg.RFLAGS, 2)
+        cpu.set(reg.RDX, signature)
+        cpu.set(reg.RIP, 0)
+        self._selector = vector << 8
+        if self._hook is None:
+            self._hook = cpu.hook(abi.HOOK_BLOCK, self._callback)
 
-        RIP is not at the vector, and CR0 not CR0_AFTER_INIT, if somebody asked for a stop meanwhile: try again.
-        """
+    def code_base(self) -> int:
+        """What RIP is relative to: 0, but in real mode and behind it until CS is loaded again."""
+        if self._selector is None:
+            return 0
+        selector = self._cpu.get(reg.CS)
+        if not self._cpu.get(reg.CR0) & CR0_PE:
+            self._selector = selector
+        elif selector != self._selector:
+            self._selector = None
+            return 0
+        return selector << 4
+
+    def _at_block(self, _uc: int, address: int, _size: int, _user: int) -> None:
+        """A block between real mode and the first far jump behind it."""
+        if self.code_base() == 0 and self._selector is None and not self.arrived:
+            self._base = address - self._cpu.get(reg.RIP)
+            self.arrived = True
+            self._library.emu_stop(self._cpu.handle)
+
+    def arrive(self) -> None:
+        """The CPU has loaded CS in protected mode. The base of a 64-bit code segment does not count, but Unicorn adds it."""
+        cpu = self._cpu
+        self._leave_off()
+        cpu.flush_code()
+        selector = cpu.get(reg.CS)
+        table, _ = cpu.table("gdtr")
+        descriptor = int.from_bytes(cpu.bytes_at(cpu.mode(), table + (selector & 0xFFF8), 8), "little")
+        long = descriptor & _LONG and cpu.read_msr(_EFER) & EFER_LME and cpu.get(reg.CR0) & CR0_PG
+        if self._base and long:
+            rip, stack = cpu.get(reg.RIP), cpu.get(reg.SS)
+            cpu.through_gateway(selector, self._base)
+            cpu.set(reg.RIP, rip)
+            cpu.set(reg.SS, stack)
+
+    def _go(self, vector: int) -> None:
+        """The way there. Nothing but a part of it is done if somebody asks for a stop meanwhile: look at CR0 and CS."""
         cpu, library = self._cpu, self._library
         self._prepare(vector)
         self.power_on()
