@@ -326,24 +326,31 @@ class Computer(Processors):
             if not self._attention:
                 self._wake.wait(None if nanoseconds is None else nanoseconds / 1e9)
 
-    def _doze(self, nanoseconds: int) -> None:
-        """The CPU whose turn it is has nothing to do. Sleep if the same is true of all that run."""
+    def _doze(self, nanoseconds: int) -> int | None:
+        """The CPU whose turn it is has nothing to do. Sleep if the same is true of all that run, as long as it suits all.
+
+        Gives how long that is: nothing if others are to run first.
+        """
         deadline = self.clock.next_deadline()
         now = self.clock.now()
         if self.input_waiting():
-            return
-        if self._several and self._yields():
-            return
+            return None
+        if self._several:
+            if self._yields():
+                return 0
+            others = self.turns.others_running()
+            if others:
+                nanoseconds = min(nanoseconds, self.idle.patience(others))
         if self.virtual:
             self.on_idle()
             if isinstance(self.clock, VirtualClock):
                 until = now + nanoseconds
                 self.clock.jump_to(until if deadline is None else min(deadline, until))
-            return
-        if deadline is not None:
-            nanoseconds = min(nanoseconds, deadline - now)
-        if nanoseconds > 0 and not self._attention:
-            self.wait(nanoseconds)
+            return nanoseconds
+        left = nanoseconds if deadline is None else min(nanoseconds, deadline - now)
+        if left > 0 and not self._attention:
+            self.wait(left)
+        return nanoseconds
 
     def wait_until(self, deadline: int | None) -> bool:
         """Let time pass until `deadline` (ns of the clock), the next timer or an interruption; run due timers.

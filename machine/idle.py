@@ -15,7 +15,7 @@ ticker, is recognised by its reading the clock more often between two looks for 
 short again then. A guest that does not look for input has no such mark, and its sleeps stay shorter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter_ns, thread_time_ns
 
 from machine.callbacks import never
@@ -72,11 +72,13 @@ class IdleDetector:
 
     def __init__(
         self,
-        sleep: Callable[[int], None],
+        sleep: Callable[[int], int | None],
         now: Callable[[], int] = perf_counter_ns,
         spent: Callable[[], int] = thread_time_ns,
     ) -> None:
-        """`now` is in nanoseconds: the host's time, or the machine's where that is virtual; `spent` the processor's."""
+        """`sleep` may give how long it meant to, where other CPUs allowed less.
+
+        `now` is in nanoseconds: the host's time, or the machine's where that is virtual; `spent` the processor's."""
         self._sleep = sleep
         self._now = now
         self._spent = spent
@@ -95,6 +97,17 @@ class IdleDetector:
         """From now on `cpu` polls. Each CPU has its own counts, and no time passes for it while others run."""
         self._polls = self._cpus.setdefault(cpu, _Polls())
         self._last = self._now()
+
+    def patience(self, cpus: Iterable[int]) -> int:
+        """How long (ns) a sleep may be for the sake of these CPUs, which idle too."""
+        now = self._now()
+        return min((self._patience(self._cpus[cpu], now) for cpu in cpus if cpu in self._cpus), default=SHORT)
+
+    def _patience(self, polls: _Polls, now: int) -> int:
+        """How long a sleep may be for a CPU that has polled so. With several, who looks for input may change at any time."""
+        looks = polls.polls >= RUN and polls.inputs > 1
+        longest = LONG if looks and self.spun is None else LONG_OF_DRIVER
+        return SHORT if polls.since is None else min(max((now - polls.since) // PART, SHORT), longest)
 
     def effect(self) -> None:
         """The guest did something that matters."""
@@ -127,17 +140,22 @@ class IdleDetector:
         polls.driver = min(polls.driver + 1, RUN_OF_DRIVER)
         looks = polls.polls >= RUN and polls.inputs > 1
         if looks or (polls.driver >= RUN_OF_DRIVER and self.polled()):
-            if polls.since is None or (looks and polls.clocks > polls.most_clocks):
+            if polls.since is None or (looks and polls.clocks > polls.most_clocks and self.spun is None):
                 polls.since = now
-            time = min(max((now - polls.since) // PART, SHORT), LONG if looks else LONG_OF_DRIVER)
-            self._sleep(time)
+            time = self._patience(polls, now)
+            asked = self._sleep(time)
+            if asked is not None:
+                time = asked
             self.slept += 1
             self._woke = self._spent()
             began, now = now, self._now()
             if now - began < time - time // 8:
                 polls.since = None  # it was woken: something came that it may have to act upon
         elif self.spun is not None and polls.polls >= RUN:
-            self.spun(polls.driver >= RUN_OF_DRIVER)
+            long = polls.driver >= RUN_OF_DRIVER
+            if long and polls.since is None:
+                polls.since = now
+            self.spun(long)
         self._last = now
 
     def _host_was_busy(self) -> bool:

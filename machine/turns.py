@@ -71,6 +71,10 @@ class Turns:
         """Whether another CPU than the present one wants to run."""
         return any(state == RUNNING and index != self.current for index, state in enumerate(self.states))
 
+    def others_running(self) -> list[int]:
+        """The other CPUs that want to run."""
+        return [index for index, state in enumerate(self.states) if state == RUNNING and index != self.current]
+
     def others_busy(self) -> bool:
         """Whether another CPU wants to run and has something to do."""
         return any(
