@@ -4,7 +4,6 @@ A CPU that halts or waits for its start costs nothing. One that runs has the eng
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 RUNNING, HALTED, WAITING = "running", "halted", "waiting"
 """Executes instructions; waits for an interrupt behind HLT; waits for a start-up IPI (or is parked by firmware)."""
@@ -106,26 +105,3 @@ class Turns:
     def next_end_of_halt(self) -> int | None:
         """When the first HLT ends by itself, if none ends before (ns of the clock)."""
         return min(self.halted_until.values(), default=None)
-
-    def save(self) -> dict[str, Any]:
-        """Plain data for `load`."""
-        return {
-            "states": list(self.states),
-            "current": self.current,
-            "start_up": dict(self.start_up),
-            "held": sorted(self.held),
-            "halted_until": dict(self.halted_until),
-            "blocks": list(self.blocks),
-            "over": self.over,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Put back what `save` gave."""
-        self.states = list(state["states"])
-        self.current = state["current"]
-        self.start_up = dict(state["start_up"])
-        self.held = set(state["held"])
-        self.halted_until = dict(state["halted_until"])
-        self.blocks = list(state["blocks"])
-        self.over = state["over"]
-        self.drowsy = set()

@@ -1,7 +1,7 @@
 """The application processors while firmware has them: parked, or running a procedure (PI 1.8 volume 2, 13.4)."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from machine import registers as reg
 from machine.clock import Timer
@@ -169,12 +169,3 @@ class ApplicationProcessors:
     def enable(self, number: int) -> None:
         """Give it back."""
         self.enabled[number] = True
-
-    def save(self) -> dict[str, Any]:
-        """Plain data of the processors' states. Jobs in progress keep a snapshot waiting."""
-        return {"enabled": list(self.enabled), "healthy": list(self.healthy)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Put back what `save` gave."""
-        self.enabled = list(state["enabled"])
-        self.healthy = list(state["healthy"])
