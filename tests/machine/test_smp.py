@@ -129,6 +129,20 @@ def test_cpuid_says_which_processor_it_is(bare: Bare, index: int) -> None:
     assert cpuid(cpu, 0x8000_001D, 4) == (0, 0, 0, 0)
 
 
+def test_a_processor_may_stop_itself_and_be_started_again(bare: Bare) -> None:
+    bare.start(1, at(WORD) + "f0ff03" + ipi(0x4500, 1) + "ebfe", OTHER)
+    bare.computer.memory.write(TRAMPOLINE, bytes.fromhex("66b802000000 66a30001 f4"))  # mov eax, 2; mov [0x100], eax
+    again = ipi(0x4600 | TRAMPOLINE >> 12, 1) + at(0x100) + "f390 833b02 75f9"
+    assert bare.run(WAIT_FOR_WORD + "b900008000 ffc9 75fc" + again + DONE) == "done"
+    assert bare.computer.memory.u32(WORD) == 1
+
+
+def test_an_init_of_the_boot_processor_starts_the_machine_anew(bare: Bare) -> None:
+    bare.computer.on_boot_processor_init = lambda: bare.computer.finish("reset")
+    bare.start(1, ipi(0x4500, 0) + "ebfe", OTHER)
+    assert bare.run("ebfe") == "reset"
+
+
 # -- turns
 
 
