@@ -1,5 +1,6 @@
 """Watches how much processor time the engine's thread wants, to find the moment from which a guest computes for long."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class LoadWatch:
             self._condition.notify()
 
     def _start(self) -> None:
-        if self._thread is None and not self._closed:
+        # A machine that nobody closed may run while the interpreter ends: a thread would wait for its start for ever.
+        if self._thread is None and not self._closed and not sys.is_finalizing():
             self._thread = threading.Thread(target=self._run, name="cvmboot-load", daemon=True)
             self._thread.start()
 
