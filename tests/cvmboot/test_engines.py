@@ -1,6 +1,7 @@
 """--engine: what it goes with, what a user is told, and that nothing but speed tells the engines apart."""
 
 import json
+import random
 import signal
 import subprocess
 import time
@@ -11,7 +12,13 @@ import guest_code
 import pytest
 
 from cvmboot import VirtualMachine
-from machine.engine.moving import MovingEngine
+from machine import registers as reg
+from machine.bus import Bus
+from machine.cpu import Cpu, Stop
+from machine.engine import kvm_cpu
+from machine.engine.kvm_cpu import KvmCpu
+from machine.engine.leaving import ManyExits
+from machine.engine.moving import MovableCpu, MovingEngine
 from tests.engines import needs_kvm
 from tests.machine.bare import DONE, Bare
 
@@ -120,3 +127,42 @@ def test_auto_comes_back_when_the_guest_traps_often() -> None:
         assert sum(1 for out in machine.outs if out[0] == 0) == 60_000
     finally:
         machine.close()
+
+
+@needs_kvm
+@pytest.mark.slow
+def test_a_guest_may_be_moved_at_any_moment(sample: Find, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The self-test of the firmware passes as it does in Unicorn while it goes from one engine to the other again and again."""
+    chance = random.Random(7)
+    moves = []
+
+    def restless(self: KvmCpu) -> None:
+        if chance.random() < 0.3:
+            raise ManyExits
+
+    def run(self: MovingEngine, cpu: Cpu, stepping: bool) -> Stop:
+        self._not_before = 0
+        if self.name == "unicorn" and chance.random() < 0.5:
+            self._go = True
+            moves.append(cpu.get(reg.RIP))
+        return steady(self, cpu, stepping)
+
+    def write(self: Bus, cpu: Cpu, port: int, size: int, value: int) -> None:
+        plain(self, cpu, port, size, value)
+        if not value % 11 and isinstance(cpu, MovableCpu):
+            cpu._engine.kick()
+
+    steady, plain = MovingEngine._run, Bus.port_write
+    monkeypatch.setattr(kvm_cpu, "_LOOK_AT_RATE", 7)
+    monkeypatch.setattr(KvmCpu, "_look_at_rate", restless)
+    monkeypatch.setattr(MovingEngine, "_run", run)
+    monkeypatch.setattr(Bus, "port_write", write)
+    folder = tmp_path / "esp"
+    folder.mkdir()
+    for name in ("child", "driver"):
+        (folder / f"{name}.efi").write_bytes(sample(name).read_bytes())
+    with VirtualMachine(sample("everything"), engine="auto", esp=folder) as vm:
+        vm.expect(r"passed ([0-9]+) failed 0\b", timeout=110)
+        assert int(vm.match.group(1)) > 900
+    assert len(moves) > 20
+    assert len(set(moves)) > 10
