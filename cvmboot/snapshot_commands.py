@@ -17,6 +17,7 @@ from cvmboot.errors import UsageError
 from cvmboot.option_parameters import parameter
 from cvmboot.options import RunOptions
 from cvmboot.progress import progress_bar
+from cvmboot.snapshots.errors import printable
 
 EXAMPLES = """Examples:
 
@@ -145,7 +146,7 @@ def _info(
     if not facts["restorable"]:
         rows.append(("restore", "not by this cvmboot: it was written by another version"))
     for name, text in rows:
-        typer.echo(f"{name:<9} {text}")
+        typer.echo(f"{name:<9} {printable(text)}")
 
 
 def _shown(value: Any) -> str:

@@ -32,9 +32,15 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def _mark_of_folder(root: Path) -> str:
     """A digest over the names, sizes and times of everything in a folder."""
+    from images.folder_scan import MOST_ENTRIES
+
     digest = hashlib.sha256()
+    entries = 0
     for folder, folders, files in os.walk(root):
         folders.sort()
+        entries += len(folders) + len(files)
+        if entries > MOST_ENTRIES:
+            raise SnapshotError(f"{root}: more than {MOST_ENTRIES} files, too many for a machine's disk")
         for name in sorted(files):
             path = Path(folder, name)
             facts = path.stat()

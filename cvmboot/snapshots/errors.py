@@ -3,6 +3,11 @@
 from cvmboot.errors import CvmbootError
 
 
+def printable(text: object) -> str:
+    """Words from a file as they may go to a terminal: who made the file up does not write on it."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text))
+
+
 class SnapshotError(CvmbootError):
     """A machine cannot be frozen, or a file is no snapshot that can be restored: one line that says what to do."""
 

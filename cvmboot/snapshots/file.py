@@ -37,6 +37,13 @@ Progress = Callable[[int, int], object]
 """Called with (bytes of RAM that were looked at, bytes of RAM)."""
 
 
+class PlatformFacts:
+    """The emulated platform of an SNP guest: where it was kept, and what tells it from others."""
+
+    def __init__(self, plain: dict[str, Any]) -> None:
+        self.folder, self.fingerprint = str(plain["folder"]), str(plain["fingerprint"])
+
+
 class Facts:
     """What is known of a snapshot without making a machine of it; `plain` is what the file holds.
 
@@ -51,7 +58,7 @@ class Facts:
         self.options: dict[str, Any] = dict(plain["options"])
         self.name = str(plain["name"])
         self.bases: list[dict[str, Any]] = list(plain["bases"])
-        self.platform: dict[str, Any] | None = plain["platform"]
+        self.platform = None if plain["platform"] is None else PlatformFacts(plain["platform"])
         self.created = int(plain["created"])
         self.cpus, self.engine = int(plain["cpus"]), str(plain["engine"])
         self.unikernel = bool(plain["unikernel"])

@@ -8,7 +8,7 @@ from cvmboot.assembly import Assembly
 from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError
 from cvmboot.snapshots.bases import Bases
-from cvmboot.snapshots.errors import BadState, SnapshotError
+from cvmboot.snapshots.errors import BadState, SnapshotError, printable
 from cvmboot.snapshots.state import Host, thaw
 from loader.errors import LoaderError
 from machine.computer import Computer
@@ -35,13 +35,15 @@ def restore(
         raise SnapshotError(f"{file.name}: the snapshot has been closed; clone it before, or open its file again")
     if not facts.layout.is_ours:
         raise SnapshotError(
-            f"{file.name}: written by another version of cvmboot ({facts.version}), whose state this one does not read; "
-            "make the snapshot anew"
+            f"{file.name}: written by another version of cvmboot ({printable(facts.version)}), whose state this one does not "
+            "read; make the snapshot anew"
         )
     try:
         return _restore(file, options, console, warn, media)
     except (BadState, LoaderError, MemoryError) as error:
-        raise SnapshotError(f"{file.name}: no machine can be made of it: {error}; make the snapshot anew") from None
+        raise SnapshotError(
+            f"{file.name}: no machine can be made of it: {printable(error)}; make the snapshot anew"
+        ) from None
     except EngineError as error:
         raise SnapshotError(f"{file.name}: {error}") from None
     except MachineError as error:
@@ -93,12 +95,12 @@ def _platform(file: "SnapshotFile", options: "RunOptions") -> "Platform | None":
         return None
     from cvmboot.snp import open_platform
 
-    folder = options.platform or Path(known["folder"])
+    folder = options.platform or Path(known.folder)
     try:
         platform = open_platform(folder, None)
     except CvmbootError as error:
         raise SnapshotError(f"{file.name}: the guest's platform: {error}; name it with --platform") from None
-    if platform.fingerprint != known["fingerprint"]:
+    if platform.fingerprint != known.fingerprint:
         raise SnapshotError(
             f"{file.name}: the guest runs on another platform than that in {folder}, or its settings have changed; name the "
             "folder with --platform"

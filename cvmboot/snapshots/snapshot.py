@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.snapshots import bases
-from cvmboot.snapshots.errors import BadState, SnapshotError
+from cvmboot.snapshots.errors import BadState, SnapshotError, printable
 from cvmboot.snapshots.file import Progress, SnapshotFile, open_file, write
 from cvmboot.snapshots.layout import Layout
 from cvmboot.snapshots.options import plain, restored
@@ -52,7 +52,7 @@ class Snapshot:
         try:
             return restored(self.file.facts.options, given)
         except BadState as error:
-            raise SnapshotError(f"{self.file.name}: {error}; make the snapshot anew") from None
+            raise SnapshotError(f"{self.file.name}: {printable(error)}; make the snapshot anew") from None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Snapshot:
             "cpus": facts.cpus,
             "engine": facts.engine,
             "disks": facts.bases,
-            "platform": facts.platform,
+            "platform": None if facts.platform is None else vars(facts.platform),
         }
 
     def close(self) -> None:

@@ -96,7 +96,7 @@ def test_a_truncated_file_is_refused(snap, tmp_path, size):
         VirtualMachine(restore=cut)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_a_flipped_bit_in_what_is_read_is_noticed(snap, tmp_path_factory, data):
     raw = bytearray(snap.read_bytes()[: 1 << 20])
@@ -217,6 +217,47 @@ def test_impossible_places_are_refused(parts, tmp_path, what, place):
     path.write_bytes(HEADER.pack(b"CVMSNAP\n", 1, len(raw), bytes(32)) + raw + bytes(100_000))
     with pytest.raises(SnapshotError, match="damaged"):
         Snapshot.open(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"options": {"no_such": 1}},
+        {"options": {"esp": {}}},
+        {"options": {"host_data": {"hex": "xyz"}}},
+        {"options": [1]},
+        {"cpus": 0},
+        {"cpus": 1 << 40},
+        {"bases": [{}]},
+        {"bases": [{"path": "/nonexistent", "kind": "file", "mark": "1 2"}]},
+        {"bases": [{"path": "/", "kind": "folder", "mark": ""}]},
+        {"bases": "x"},
+        {"bases": [{"path": "/dev/zero", "kind": "file", "mark": "0 0"}]},
+        {"platform": {"folder": "/nonexistent", "fingerprint": "0"}},
+        {"platform": {}},
+        {"platform": 3},
+        {"unikernel": True},
+        {"name": None},
+        {"layout": {"modules": ["../../etc/passwd"], "digest": ""}},
+        {"created": "x"},
+    ],
+)
+def test_made_up_facts_are_refused_or_do_no_harm(parts, tmp_path, change):
+    path = parts.write(tmp_path / "facts.snap", facts={**parts.facts, **change})
+    try:
+        with VirtualMachine(restore=path, timeout=10) as vm:
+            vm.send("\x04")
+            assert vm.wait() == 0
+    except SnapshotError as error:
+        assert str(error).isprintable()
+
+
+def test_made_up_names_do_not_write_on_the_terminal(parts, tmp_path, cvmboot):
+    evil = {"version": "\x1b]0;x\x07", "name": "\x1b[31m" * 3, "layout": {"modules": ["\x1b"], "digest": ""}}
+    path = parts.write(tmp_path / "evil.snap", facts={**parts.facts, **evil})
+    for ended in (cvmboot("run", "--restore", path), cvmboot("snapshot", "info", path)):
+        assert b"another version" in ended.stdout + ended.stderr
+        assert b"\x1b" not in ended.stdout + ended.stderr
 
 
 def mutated(graph, chance: random.Random):
