@@ -188,6 +188,12 @@ def test_made_up_state_is_refused(parts, tmp_path, what, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def is_a(parts: Parts, entry: list, name: str) -> bool:
+    """Whether an entry of the graph is an object of the class `name`."""
+    graph = parts.graph
+    return entry[0] == "object" and graph["classes"][graph["shapes"][entry[1]][0]] == name
+
+
 def test_a_volume_in_memory_cannot_be_led_to_the_hosts_files(parts, tmp_path):
     """The one listed class that would read and write files if its attributes said so."""
     names = parts.graph["classes"]
@@ -195,6 +201,15 @@ def test_a_volume_in_memory_cannot_be_led_to_the_hosts_files(parts, tmp_path):
     shapes = [[*shape[:-1], "host"] if shape[0] == node else shape for shape in parts.graph["shapes"]]
     path = parts.write(tmp_path / "host.snap", graph={**parts.graph, "shapes": shapes})
     with pytest.raises(SnapshotError, match="no machine can be made"):
+        VirtualMachine(restore=path)
+    clock = next(n for n, entry in enumerate(parts.graph["objects"]) if is_a(parts, entry, "machine.clock:RealClock"))
+    at = next(shape for shape in parts.graph["shapes"] if shape[0] == node).index("folder") + 1
+    objects = [
+        [*entry[:at], [clock], *entry[at + 1 :]] if is_a(parts, entry, "images.folder_node:FolderNode") else entry
+        for entry in parts.graph["objects"]
+    ]
+    path = parts.write(tmp_path / "clock.snap", graph={**parts.graph, "objects": objects})
+    with pytest.raises(SnapshotError, match="belongs to a volume in memory"):
         VirtualMachine(restore=path)
     folder = names.index("images.memory_folder:MemoryFolder")
     (number,) = [n for n, shape in enumerate(parts.graph["shapes"]) if shape[0] == folder]
