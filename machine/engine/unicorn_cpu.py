@@ -67,6 +67,7 @@ class UnicornCpu:
         """Linear pages of the engine's own, and where they lie: no page walk is asked for them."""
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
         self._unknown: dict[int, bytes] = {}
+        self._not_known: bytes | None = None
         self._keep: list[object] = []
         self._stale = False
         self._ctl(abi.CTL_CPU_MODEL, ctypes.c_int(abi.CPU_X86_EPYC_ROME))
@@ -365,16 +366,27 @@ class UnicornCpu:
                 if room < 15:
                     code += self.bytes_at(mode, rip + room, 15 - room)
                 self._unknown[rip] = code
-            length = self._handlers.trap_instruction(self.face, code)
-            if length:
-                self.set(reg.RIP, offset + length)
-                return True
-            self.fault = Fault(6)
-        except GuestException as raised:
-            self.fault = raised.fault
+            self._not_known = code
         except BaseException as error:
             self.failed(error)
         return False
+
+    def _carry_out(self, code: bytes) -> bool:
+        """An instruction that Unicorn does not know, at RIP. False, and a fault, if the machine does not know it either.
+
+        Between two runs: where the callback itself writes RIP, a stop from another thread at that moment has the guest go on
+        at the RIP that was written when it has executed more blocks already.
+        """
+        try:
+            length = self._handlers.trap_instruction(self.face, code)
+        except GuestException as raised:
+            self.fault = raised.fault
+            return False
+        if not length:
+            self.fault = Fault(6)
+            return False
+        self.set(reg.RIP, self.get(reg.RIP) + length)
+        return True
 
     def _port_in(self, _uc: int, port: int, size: int, _user: int) -> int:
         try:
@@ -516,9 +528,15 @@ class UnicornCpu:
                 if self.stop.requested or count:
                     return Stop.KICKED
                 continue
-            if not self._calling or self.error is not None:
+            if self.error is not None:
                 break
-            if not self._enter_system():
+            if self._not_known is not None:
+                code_there, self._not_known = self._not_known, None
+                if not self._carry_out(code_there):
+                    return Stop.EXCEPTION
+            elif not self._calling:
+                break
+            elif not self._enter_system():
                 return Stop.EXCEPTION
             if self.stop.requested or count:
                 return Stop.KICKED

@@ -25,6 +25,7 @@ BODIES = {
     "change a device register": "ff03",
     "rdmsr": "b977070000 0f32 66ba0006",
     "wrmsr": "b977070000 0f30",
+    "an instruction that Unicorn does not know": "f20f01ff",
     "xchg": "498706 498706",
     "cmpxchg": "498b06 4c89c1 490fb10e 498b06",
 }
@@ -74,6 +75,7 @@ def test_exactly_once(bare: Bare, name: str, kicked_by_itself: bool) -> None:
     computer.bus.add_mmio(DEVICE, 0x1000, read, write)
     computer.bus.add_ports(0x600, 8, read, write)
     computer.msrs.register(0x777, lambda cpu: int(bool(trap(0))), lambda cpu, value: bool(trap(True)))
+    computer.trap_instructions[b"\xf2\x0f\x01\xff"] = lambda _cpu, _code: int(bool(trap(1))) * 4
     computer.read_tsc = lambda cpu: int(bool(trap(5)))  # type: ignore[method-assign]
     # mov r15d,ROUNDS; mov r14,COUNTERS; mov rbx,DEVICE+16; mov dx,0x600
     start = "41bf" + ROUNDS.to_bytes(4, "little").hex() + "49be" + COUNTERS.to_bytes(8, "little").hex()
