@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from machine.console import HostConsole
+from machine.paging import LARGE_PAGE
 from uefi import guids
 from uefi import memory_types as mt
 from uefi.console.keyboard import Keyboard
@@ -84,9 +85,14 @@ class Platform:
 
         firmware = self.firmware
         size = size_needed()
-        base = firmware.pages(size // PAGE, mt.RESERVED)
-        if firmware.page_sharing is not None:  # the display reads it: guests take it for memory of a device
-            firmware.page_sharing.share(base, size)
+        if firmware.page_sharing is None:
+            base = firmware.pages(size // PAGE, mt.RESERVED)
+        else:
+            # The display reads it: guests take it for memory of a device, and map it as shared. Whole large pages, as the
+            # identity map has: TamaGo does not change pages of its own that lie beside smaller ones.
+            whole = -(-size // LARGE_PAGE) * LARGE_PAGE
+            base = firmware.memory_map.allocate(whole // PAGE, mt.RESERVED, alignment=LARGE_PAGE)
+            firmware.page_sharing.share(base, whole)
         screen = Framebuffer(firmware.computer.memory.window(base, size), base)
 
         firmware.handles.offer(
