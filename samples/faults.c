@@ -228,6 +228,59 @@ static EFI_STATUS hlt(void) {
     return survived();
 }
 
+/* What other processors do that may call no service but WhoAmI (PI, volume 2, 13.4.1). */
+static EFI_MP_SERVICES_PROTOCOL *processors;
+static EFI_EVENT notified;
+static volatile EFI_STATUS other_answers[4];
+static volatile UINTN notified_on = 99;
+
+static void note_processor(EFI_EVENT event, void *context) {
+    UINTN number;
+    (void)event, (void)context;
+    if (!EFI_ERROR(processors->WhoAmI(processors, &number))) notified_on = number;
+}
+
+static void call_from_elsewhere(void *argument) {
+    UINTN index;
+    void *memory;
+    (void)argument;
+    ST->ConOut->OutputString(ST->ConOut, L"  said by another processor\r\n");
+    other_answers[0] = BS->Stall(20000);
+    other_answers[1] = BS->AllocatePool(EfiLoaderData, 100, &memory);
+    BS->FreePool(memory);
+    other_answers[2] = BS->SignalEvent(notified);
+    other_answers[3] = BS->WaitForEvent(1, &notified, &index);
+}
+
+static EFI_STATUS other_processors(void) {
+    EFI_GUID guid = EFI_MP_SERVICES_PROTOCOL_GUID;
+    BS->LocateProtocol(&guid, NULL, (void **)&processors);
+    BS->CreateEvent(EVT_NOTIFY_SIGNAL, TPL_CALLBACK, note_processor, NULL, &notified);
+    EFI_STATUS status = processors->StartupAllAPs(processors, call_from_elsewhere, TRUE, NULL, 5000000, NULL, NULL);
+    BS->Stall(10000);
+    BS->CloseEvent(notified);
+    answer(L"StartupAllAPs", status);
+    answer(L"Stall, elsewhere", other_answers[0]);
+    answer(L"AllocatePool, elsewhere", other_answers[1]);
+    answer(L"SignalEvent, elsewhere", other_answers[2]);
+    answer(L"WaitForEvent, elsewhere", other_answers[3]);
+    print(L"  notified on processor %lu\n", notified_on);
+    return survived();
+}
+
+/* One of them dies while the boot processor waits for it. */
+static void die(void *argument) {
+    (void)argument;
+    __asm__ volatile("ud2");
+}
+
+static EFI_STATUS dying_processor(void) {
+    EFI_GUID guid = EFI_MP_SERVICES_PROTOCOL_GUID;
+    BS->LocateProtocol(&guid, NULL, (void **)&processors);
+    processors->StartupThisAP(processors, die, 1, NULL, 0, NULL, NULL);
+    return survived();
+}
+
 static EFI_STATUS reset(EFI_RESET_TYPE type) {
     RT->ResetSystem(type, EFI_SUCCESS, 0, NULL);
     return survived();
@@ -261,6 +314,8 @@ static const struct {
     { L"allocate-all", L"allocating all memory", allocate_all },
     { L"after-ebs", L"calling boot services after ExitBootServices", after_ebs },
     { L"hlt", L"halting until interrupts come", hlt },
+    { L"other-processors", L"calling services on other processors", other_processors },
+    { L"dying-processor", L"dying on another processor", dying_processor },
     { L"reset-cold", L"resetting, cold", reset_cold },
     { L"reset-warm", L"resetting, warm", reset_warm },
     { L"reset-shutdown", L"switching off", reset_shutdown },

@@ -329,3 +329,23 @@ def test_the_trace_of_a_crash_is_whole(cvmboot, sample, tmp_path):
     assert done.returncode == CRASHED
     lines = [json.loads(line) for line in Path(trace).read_text().splitlines()]
     assert "EFI_SIMPLE_TEXT_OUTPUT_PROTOCOL.OutputString" in json.dumps(lines)
+
+
+# -- several processors
+
+
+def test_services_called_on_other_processors_do_no_harm(cvmboot, sample):
+    done = cvmboot("run", sample("faults"), "--cpus", "3", "--args", "other-processors", "--timeout", "40")
+    console = text_of(done)
+    assert done.returncode == 0 and "faults: survived" in console
+    assert console.count("said by another processor") == 2
+    for service, status in (("Stall", "SUCCESS"), ("SignalEvent", "SUCCESS"), ("WaitForEvent", "UNSUPPORTED")):
+        assert re.search(rf"{service}, elsewhere +EFI_{status}", console)
+    assert "notified on processor 0" in console, "notifications run on the boot processor"
+    assert done.stderr.count(b"was called on processor 1; UEFI services are for the boot processor") == 1
+
+
+def test_a_crash_says_on_which_processor(cvmboot, sample):
+    done = cvmboot("run", sample("faults"), "--cpus", "2", "--args", "dying-processor", "--timeout", "40")
+    assert done.returncode == CRASHED
+    assert re.search(rb"invalid opcode \(vector 6\) on processor 1, at RIP 0x\w+ \(faults\.efi\+0x\w+\)", done.stderr)
