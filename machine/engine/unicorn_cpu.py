@@ -1,4 +1,4 @@
-"""One processor of the Unicorn engine: its registers, its hooks, and the run of its guest code."""
+"""One processor of the Unicorn engine: its hooks, and the run of its guest code."""
 
 import ctypes
 from typing import TYPE_CHECKING, Any
@@ -8,15 +8,15 @@ from machine.cpu import Cpu, Fault, GuestException, Stop, Watch
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine import unicorn_state
-from machine.engine.unicorn_abi import Batch
 from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_frames import CodeFrames
 from machine.engine.unicorn_real_mode import RealMode
+from machine.engine.unicorn_registers import UnicornRegisters
 from machine.engine.unicorn_stop import StopFlag
 from machine.engine.unicorn_traps import TrappedInstructions
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
-from machine.paging import CR0_PE, EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
+from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
 
 if TYPE_CHECKING:
     from machine.engine.unicorn import UnicornEngine
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _ACCESS = {abi.MEM_READ: READ, abi.MEM_WRITE: WRITE, abi.MEM_FETCH: FETCH}
 _FRAME_WINDOW = gateway.LINEAR - 0x1000
 _VOID_PAGE = HIGH_START - 0x1000  # physical addresses beyond everything are sent here: reads all ones
-_MSR_EFER = 0xC000_0080
 
 _TLB_GROWTH = frozenset((400, 1200))
 _TLB_LATER_GROWTH = 8192
@@ -33,7 +32,7 @@ guest of 15 MB misses less than half as often while it starts; a larger table ma
 further only for guests that go on missing: one that moves megabytes through its heap needs 8,192 entries."""
 
 
-class UnicornCpu:
+class UnicornCpu(UnicornRegisters):
     """One processor of the Unicorn engine, an instance of the library each."""
 
     def __init__(self, engine: "UnicornEngine", index: int, several: bool = False) -> None:
@@ -44,23 +43,12 @@ class UnicornCpu:
         self.fault: Fault | None = None
         self.error: BaseException | None = None
         self._engine = engine
-        self._lib = lib = engine.library
         self._handlers = engine.handlers
+        lib = engine.library
         handle = ctypes.c_void_p()
         lib.check(lib.open(abi.ARCH_X86, abi.MODE_64, ctypes.byref(handle)), "open")
-        self.handle = handle
-        self._scratch = ctypes.create_string_buffer(64)
-        self._value = ctypes.c_uint64.from_buffer(self._scratch)
-        self._value_at = ctypes.c_void_p(ctypes.addressof(self._scratch))
-        self._arguments = Batch(lib, handle, (reg.RCX, reg.RDX, reg.R8, reg.R9, reg.RSP))
-        self._control = Batch(lib, handle, (reg.CR0, reg.CR3, reg.CR4, reg.CS))
-        self._general = Batch(lib, handle, reg.GENERAL)
-        self._pair = Batch(lib, handle, (reg.RAX, reg.RDX))
-        self._user = False
+        super().__init__(lib, handle)
         self._fills = 0
-        self._mode_key: tuple[int, ...] | None = None
-        self._mode = Mode(0, 0, 0, 0)
-        self._efer = 0
         self.frames = CodeFrames(self)
         self._traps = TrappedInstructions(self, engine.handlers, pauses=several)
         self.own_pages: dict[int, int] = {}
@@ -142,94 +130,6 @@ class UnicornCpu:
         self.hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
         self.hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
 
-    # -- registers
-
-    def get(self, register: int) -> int:
-        """Read one register."""
-        self._value.value = 0
-        self._lib.reg_read(self.handle, abi.REGISTERS[register], self._value_at)
-        return self._value.value
-
-    def set(self, register: int, value: int) -> None:
-        """Write one register."""
-        self._value.value = value
-        self._lib.reg_write(self.handle, abi.REGISTERS[register], self._value_at)
-
-    def arguments(self) -> tuple[int, int, int, int, int]:
-        """RCX, RDX, R8, R9, RSP."""
-        rcx, rdx, r8, r9, rsp = self._arguments.read()
-        return rcx, rdx, r8, r9, rsp
-
-    def general(self) -> list[int]:
-        """RAX to R15, RIP, RFLAGS by one call."""
-        return list(self._general.read())
-
-    def set_edx_eax(self, value: int) -> None:
-        """A result of 64 bits in EDX and EAX; the upper halves of RDX and RAX are cleared."""
-        self._pair.write(value & 0xFFFF_FFFF, value >> 32)
-
-    def read_msr(self, index: int) -> int:
-        """Read an MSR that Unicorn keeps."""
-        if index == _MSR_EFER:
-            return self._efer
-        record = abi.Msr(index, 0)
-        self._lib.reg_read(self.handle, abi.REG_MSR, ctypes.addressof(record))
-        value: int = record.value
-        return value
-
-    def write_msr(self, index: int, value: int) -> None:
-        """Write an MSR that Unicorn keeps."""
-        if index == _MSR_EFER:
-            self._efer = value
-            self._mode_key = None
-        record = abi.Msr(index, value)
-        self._lib.reg_write(self.handle, abi.REG_MSR, ctypes.addressof(record))
-
-    _TABLES = {"gdtr": abi.REG_GDTR, "idtr": abi.REG_IDTR, "tr": abi.REG_TR}  # noqa: RUF012
-
-    def table(self, name: str) -> tuple[int, int]:
-        """(base, limit) of a descriptor table register or TR."""
-        record = abi.Mmr()
-        self._lib.reg_read(self.handle, self._TABLES[name], ctypes.addressof(record))
-        return record.base, record.limit
-
-    def set_table(self, name: str, base: int, limit: int, selector: int = 0) -> None:
-        """Load a descriptor table register or TR."""
-        record = abi.Mmr(selector, base, limit, 0x8B00 if name == "tr" else 0)
-        self._lib.reg_write(self.handle, self._TABLES[name], ctypes.addressof(record))
-
-    _VECTORS = (
-        *((f"xmm{n}", abi.REG_XMM0 + n, 16) for n in range(16)),
-        *((f"fp{n}", abi.REG_FP0 + n, 10) for n in range(8)),
-    )
-    _SCALARS = (reg.FS_BASE, reg.GS_BASE, reg.MXCSR, reg.FPCW, reg.FPSW, reg.FPTAG)
-
-    def save(self) -> dict[str, Any]:
-        """All state that interrupted guest code can notice, as plain data."""
-        state: dict[str, Any] = {"general": self.general(), "scalars": [self.get(r) for r in self._SCALARS]}
-        for name, number, size in self._VECTORS:
-            self._lib.reg_read(self.handle, number, self._value_at)
-            state[name] = self._scratch.raw[:size]
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Put back what `save` gave."""
-        for register, value in zip(reg.GENERAL, state["general"], strict=True):
-            self.set(register, value)
-        for register, value in zip(self._SCALARS, state["scalars"], strict=True):
-            self.set(register, value)
-        for name, number, size in self._VECTORS:
-            ctypes.memmove(self._value_at, state[name], size)
-            self._lib.reg_write(self.handle, number, self._value_at)
-
-    def read_raw(self, number: int, address: int) -> None:
-        """Read Unicorn's register `number`, in its own form, to host `address`."""
-        self._lib.reg_read(self.handle, number, ctypes.c_void_p(address))
-
-    def write_raw(self, number: int, address: int) -> None:
-        """Write Unicorn's register `number` from host `address`."""
-        self._lib.reg_write(self.handle, number, ctypes.c_void_p(address))
-
     def freeze(self) -> dict[str, Any]:
         """The whole processor as plain data (`machine.cpu_state`)."""
         return unicorn_state.freeze(self)
@@ -248,16 +148,6 @@ class UnicornCpu:
     def raise_fault(self, fault: Fault) -> None:
         self.fault = fault
         self._lib.emu_stop(self.handle)
-
-    def mode(self) -> Mode:
-        """The paging mode as the control registers have it now."""
-        values = self._control.read()
-        if values != self._mode_key:
-            self._mode_key = values
-            cr0, cr3, cr4, cs = values
-            self._mode = Mode(cr0, cr3, cr4, self._efer)
-            self._user = cs & 3 == 3 and bool(cr0 & CR0_PE)
-        return self._mode
 
     def begin_turn(self, blocks: int) -> None:
         """Have `run` give TURN_OVER when so many more blocks have been entered. Hosts other than x64 cannot count."""
