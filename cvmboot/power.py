@@ -86,6 +86,10 @@ class PoweredMachine:
     def start(self) -> None:
         """Switch on. UsageError or CvmbootError if the files that the options name cannot be made."""
         if self.options.trace is not None:
+            if self._is_elf():
+                from cvmboot.unikernel import refuse_firmware_options
+
+                refuse_firmware_options(self.options, self.image)  # before a file is made anew
             from cvmboot.trace_file import TraceFile
 
             self._trace_file = TraceFile(self.options.trace, self.warn)

@@ -148,13 +148,18 @@ def _program(data: bytes, image: Path, asked: str) -> ElfProgram:
     return program
 
 
+def refuse_firmware_options(options: RunOptions, image: Path) -> None:
+    """UsageError for an option that means something to UEFI only."""
+    for name, spelling in _FIRMWARE_OPTIONS.items():
+        if getattr(options, name):
+            raise UsageError(f"{spelling}: {image} is an ELF unikernel, which runs without UEFI; leave the option out")
+
+
 def assemble(
     options: RunOptions, console: HostConsole, warn: Callable[[str], None], image: Path, media: Media
 ) -> UnikernelAssembly:
     """Build the machine of an ELF unikernel and load it. UsageError or CvmbootError with one line if that is impossible."""
-    for name, spelling in _FIRMWARE_OPTIONS.items():
-        if getattr(options, name):
-            raise UsageError(f"{spelling}: {image} is an ELF unikernel, which runs without UEFI; leave the option out")
+    refuse_firmware_options(options, image)
     command_line = options.args.encode()
     if len(command_line) > LONGEST_COMMAND_LINE or b"\0" in command_line:
         raise UsageError(

@@ -64,8 +64,13 @@ def test_without_a_board_linuxs_protocol_is_not_guessed(cvmboot: Run) -> None:
         (("--args", "x" * 5000), b"4095 bytes"),
     ],
 )
-def test_what_needs_firmware_is_refused(cvmboot: Run, words: tuple[str, ...], told: bytes) -> None:
+def test_what_needs_firmware_is_refused(
+    cvmboot: Run, words: tuple[str, ...], told: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.jsonl").write_text("mine")
     done = cvmboot("run", *words, SAMPLES / "unikernel_pvh.elf")
+    assert (tmp_path / "t.jsonl").read_text() == "mine"
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count(b"\n") == 1
