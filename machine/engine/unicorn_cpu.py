@@ -453,15 +453,8 @@ class UnicornCpu(UnicornRegisters):
 
     def through_gateway(self, selector: int, base: int) -> None:
         """Load CS with a segment of base 0; `base` is what the present one has."""
-        asked = self.stop.requested
-        while True:
-            self.stop.clear()
-            entered = self.gateway().enter(selector, base)
-            asked = asked or self.stop.requested
-            if entered:
-                break
-        if asked:
-            self.stop.request()
+        with self.stop.set_aside():
+            self.gateway().enter(selector, base)
 
     def gateway(self) -> gateway.Gateway:
         """The page of our own through which the state of this CPU is changed."""
@@ -472,15 +465,8 @@ class UnicornCpu(UnicornRegisters):
 
     def carry_out(self, code: bytes) -> None:
         """Run instructions of ours; a stop that is asked for meanwhile is kept. Between two runs only. RIP is changed."""
-        asked = self.stop.requested
-        while True:
-            self.stop.clear()
+        with self.stop.set_aside():
             self.gateway().carry_out(code)
-            if not self.stop.requested:
-                break
-            asked = True
-        if asked:
-            self.stop.request()
 
     def forget_frame(self, frame: int) -> None:
         """Drop the translated code of one frame, and the TLB. Not while the CPU runs.

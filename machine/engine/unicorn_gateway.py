@@ -66,11 +66,10 @@ class Gateway:
         struct.pack_into("<QQ", self._page, _GDT + _GATE, low, target >> 32)
         struct.pack_into("<Q", self._page, _GDT + selector, _KERNEL_CODE)
 
-    def enter(self, selector: int, base: int = 0) -> bool:
+    def enter(self, selector: int, base: int = 0) -> None:
         """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only.
 
-        `base` is the base that Unicorn adds to RIP in the present code segment. False, and nothing changes, if somebody asks
-        for a stop meanwhile: try again.
+        `base` is the base that Unicorn adds to RIP in the present code segment. Nothing may stop it: `StopFlag.set_aside`.
         """
         selector &= 0xFFF8
         if not 0 < selector < _GATE:
@@ -82,11 +81,9 @@ class Gateway:
         kept = [cpu.get(register) for register in _KEPT]
         with self._own_tables():
             code = self._library.emu_start(cpu.handle, LINEAR - base, abi.NOWHERE, 0, 0)
-            entered = cpu.get(reg.RIP) - LINEAR in (_TARGET, _TARGET + 1)  # a stop may come between CALL and HLT
         for register, value in zip(_KEPT, kept, strict=True):
             cpu.set(register, value)
         self._library.check(code, "enter ring 0")
-        return entered
 
     @contextmanager
     def _own_tables(self) -> Iterator[None]:

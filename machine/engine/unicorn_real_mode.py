@@ -85,16 +85,8 @@ class RealMode:
     def enter(self, vector: int, signature: int) -> None:
         """Real mode at vector << 12, all registers as after INIT. Between two runs only."""
         cpu = self._cpu
-        asked = cpu.stop.requested
-        while True:
-            cpu.stop.clear()
+        with cpu.stop.set_aside():
             self._go(vector)
-            asked = asked or cpu.stop.requested
-            if cpu.get(reg.CR0) == CR0_AFTER_INIT and cpu.get(reg.CS) == vector << 8:
-                break
-        cpu.stop.clear()
-        if asked:
-            cpu.stop.request()
         for register in reg.GENERAL[:16]:
             cpu.set(register, 0)
         cpu.set_table("gdtr", 0, 0xFFFF)

@@ -161,7 +161,7 @@ def _load_segments(cpu: "UnicornCpu", segments: dict[str, Segment]) -> None:
         raise EngineError(f"the guest is in ring {ring}; only 0 and 3 can be entered")
     loaded = [(s[0], descriptor_of(s)) for s in segments.values() if s[0] & 0xFFFC]
     gateway = cpu.gateway()
-    with gateway.descriptors(loaded):
+    with cpu.stop.set_aside(), gateway.descriptors(loaded):
         if ring == 3:
             gateway.enter_ring3(segments["cs"][0], segments["ss"][0])
             cpu.flush_code()

@@ -141,21 +141,33 @@ class StopFlag:
             self._leave_out_questions(wanted=not wanted)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep requests for the end: what runs meanwhile is one instruction, counted by Unicorn, in newly translated code."""
+    def set_aside(self) -> Iterator[None]:
+        """Neither a request nor the end of the turn stops what runs meanwhile, a few instructions of our own. Both are kept."""
         with self._lock:
-            self._held = True
-            asked = self._asked
+            outer, self._held = self._held, True
             self._page[_FLAG] = 0
-            self._leave_out_questions(wanted=False)
+        left = self._page[_LEFT : _LEFT + 4]
+        self.refill(MOST_BLOCKS)
         try:
             yield
         finally:
+            self._page[_LEFT : _LEFT + 4] = left
             with self._lock:
-                self._held = False
-                self._leave_out_questions(wanted=not self._at_accesses)
-                if asked or self._asked:
+                self._held = outer
+                if self._asked:
                     self.request()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The same for one instruction of the guest, counted by Unicorn, in newly translated code."""
+        with self.set_aside():
+            with self._lock:
+                self._leave_out_questions(wanted=False)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._leave_out_questions(wanted=not self._at_accesses)
 
     def around(self, hook: Any) -> Any:
         """`hook`, a CODE_CALLBACK, so that the block ends before the hook's instruction if it answers True."""

@@ -1,11 +1,13 @@
 """Ring 3 and back: exceptions, interrupts and SYSCALL from user mode find the kernel's stack and selectors."""
 
+import itertools
 import struct
 from collections.abc import Iterator
 
 import pytest
 
 from machine import registers as reg
+from machine.cpu import Cpu, Stop
 from tests.engines import ENGINES
 
 from .bare import CODE, DONE, KERNEL, STACK, TABLES, Bare
@@ -18,6 +20,13 @@ GO_TO_USER = "48cf"  # iretq
 @pytest.fixture(params=ENGINES)
 def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
     machine = Bare(engine=request.param)
+    _prepare(machine)
+    yield machine
+    machine.close()
+
+
+def _prepare(machine: Bare) -> None:
+    """A task's kernel stack, and at RSP what IRETQ needs to go to USER in ring 3."""
     ram = machine.computer.memory
     for table in range(TABLES, TABLES + 3 * 4096, 8):  # everything may be touched from ring 3
         entry = ram.u64(table)
@@ -28,8 +37,6 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Bare]:
     frame = STACK - 0x100
     ram.write(frame, struct.pack("<5Q", USER, USER_CODE, 0x202, STACK - 0x200, USER_DATA))
     machine.cpu.set(reg.RSP, frame)
-    yield machine
-    machine.close()
 
 
 def test_a_fault_in_user_mode_arrives_on_the_kernels_stack_and_iretq_goes_back(bare: Bare) -> None:
@@ -84,3 +91,26 @@ def test_supervisor_pages_are_closed_to_user_mode(bare: Bare) -> None:
     bare.computer.memory.write(USER, bytes.fromhex("48a1" + (0x700_0000).to_bytes(8, "little").hex()))
     assert bare.run(GO_TO_USER) == "fault"
     assert (bare.faults[0].vector, bare.faults[0].error_code, bare.faults[0].address) == (14, 5, 0x700_0000)
+
+
+def test_a_turn_may_end_in_the_middle_of_a_syscall() -> None:
+    machine = Bare(cpus=2)
+    try:
+        _prepare(machine)
+        machine.cpu.write_msr(0xC000_0081, KERNEL << 32 | 8 << 48)
+        machine.cpu.write_msr(0xC000_0082, HANDLER)
+        machine.computer.memory.write(USER, bytes.fromhex("0f05 ebfc"))  # syscall; jmp back
+        # kernel: dec ebx; jz +3; sysretq
+        machine.computer.memory.write(HANDLER, bytes.fromhex("ffcb 7403 480f07" + DONE))
+        machine.cpu.set(reg.RBX, 500)
+        run, blocks = machine.computer.engine.run, itertools.cycle(range(12))
+
+        def short_turn(cpu: Cpu) -> Stop:
+            cpu.begin_turn(next(blocks))
+            return run(cpu)
+
+        machine.computer.engine.run = short_turn  # type: ignore[method-assign]
+        assert machine.run(GO_TO_USER) == "done"
+        assert machine.cpu.get(reg.RBX) == 0
+    finally:
+        machine.close()
