@@ -71,6 +71,9 @@ def test_linux_brings_both_cpus_up(boot: Boot, esp: Callable[..., Path]) -> None
     assert ask(vm, "grep -c ^processor /proc/cpuinfo") == "2"
     for cpu in ("1", "0", "1"):
         assert ask(vm, f"taskset {int(cpu) + 1:x} cut -d' ' -f39 /proc/self/stat") == cpu
+    log = ask(vm, "dmesg")
+    for trouble in ("BUG:", "WARNING:", "Oops", "Call Trace", "rcu_sched detected stalls"):
+        assert trouble not in log
 
 
 _BOARDS_OF_LINUX = {
