@@ -244,29 +244,13 @@ def _plain(piece: "Piece", path: Path) -> dict[str, str | None]:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. CvmbootError."""
-    import contextlib
-    import os
-    import tempfile
+    from cvmboot.whole_file import write_whole
 
     if str(path) == "-":
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
-            path.write_bytes(data)
-            return
-        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(draft).chmod(0o666 & ~umask)
-            Path(draft).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(draft).unlink()
-            raise
+        write_whole(path, data)
     except OSError as error:
         raise CvmbootError(f"{path}: {error.strerror}") from None

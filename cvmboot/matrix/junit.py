@@ -1,8 +1,5 @@
 """Results as JUnit XML, in the form that CI servers agree on: testsuites, testsuite, testcase with failure, error or skipped."""
 
-import contextlib
-import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ from xml.etree import ElementTree
 from cvmboot.crew.chunk import OUR_ERROR
 from cvmboot.errors import CvmbootError
 from cvmboot.matrix.report import details, plain_text
+from cvmboot.whole_file import write_whole
 
 _SHOWN = 300
 """Characters of a message."""
@@ -66,22 +64,8 @@ def _tell(case: ElementTree.Element, result: dict[str, Any]) -> None:
 
 
 def write(path: Path, document: bytes) -> None:
-    """Write the document whole or not at all; what is no regular file is written to as it is. CvmbootError."""
+    """Write the document whole or not at all. CvmbootError."""
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(document)
-            return
-        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(document)
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(draft).chmod(0o666 & ~mask)
-            Path(draft).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(draft).unlink()
-            raise
+        write_whole(path, document)
     except OSError as error:
         raise CvmbootError(f"--junit {path}: {error.strerror}") from None

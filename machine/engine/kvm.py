@@ -7,6 +7,7 @@ from machine.engine.kvm_code import CodePages
 from machine.engine.kvm_cpu import KvmCpu
 from machine.engine.kvm_monitor import MAXIMUM_CPUS, Monitor
 from machine.engine.kvm_shadow import Pool, Shadow
+from machine.engine.kvm_signal import forget_knocks, knock_at_all
 from machine.errors import EngineError
 from machine.memory import HIGH_START, PhysicalMemory
 
@@ -69,15 +70,11 @@ class KvmEngine:
 
     def kick(self) -> None:
         """Make a running `run`, or else the next one, return; from any thread."""
-        for cpu in self.instances:
-            cpu.knock.knock()
+        knock_at_all(self.instances)
 
     def take_kick(self) -> bool:
         """Whether somebody has kicked since the last run ended; forgotten then."""
-        waiting = any(cpu.knock.waits for cpu in self.instances)
-        for cpu in self.instances:
-            cpu.knock.clear()
-        return waiting
+        return forget_knocks(self.instances)
 
     def invalidate(self, address: int, size: int) -> None:
         """Host code stored where code was executed: look through those pages again."""

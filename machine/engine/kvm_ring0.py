@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from machine.cpu import Cpu, Fault, Stop, Watch
 from machine.engine import kvm_abi as abi
 from machine.engine.kvm_ring0_registers import Ring0Registers
-from machine.engine.kvm_signal import Knock
+from machine.engine.kvm_signal import Knock, forget_knocks, knock_at_all
 from machine.engine.leaving import CannotCarry
 from machine.errors import EngineError
 from machine.exceptions import TripleFault
@@ -241,15 +241,11 @@ class KvmRing0Engine:
 
     def kick(self) -> None:
         """Make a running `run`, or else the next one, return; from any thread."""
-        for cpu in self.instances:
-            cpu.knock.knock()
+        knock_at_all(self.instances)
 
     def take_kick(self) -> bool:
         """Whether somebody has kicked since the last run ended; forgotten then."""
-        waiting = any(cpu.knock.waits for cpu in self.instances)
-        for cpu in self.instances:
-            cpu.knock.clear()
-        return waiting
+        return forget_knocks(self.instances)
 
     def invalidate(self, address: int, size: int) -> None:
         """The processor sees to that itself."""

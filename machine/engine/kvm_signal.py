@@ -10,6 +10,8 @@ import mmap
 import os
 import signal
 import threading
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from machine.engine import kvm_abi as abi
 from machine.errors import EngineError
@@ -72,6 +74,26 @@ class Knock:
         self._page[abi.IMMEDIATE_EXIT] = 0
         if self.asked:
             self._page[abi.IMMEDIATE_EXIT] = 1
+
+
+class Knocked(Protocol):
+    """A processor that can be knocked at."""
+
+    knock: Knock
+
+
+def knock_at_all(cpus: Iterable[Knocked]) -> None:
+    """`Engine.kick`: from any thread, end the run of whichever of `cpus` runs, or the next one."""
+    for cpu in cpus:
+        cpu.knock.knock()
+
+
+def forget_knocks(cpus: Sequence[Knocked]) -> bool:
+    """Whether somebody has knocked at one of `cpus` since the last run ended; forgotten then."""
+    waiting = any(cpu.knock.waits for cpu in cpus)
+    for cpu in cpus:
+        cpu.knock.clear()
+    return waiting
 
 
 _TGKILL = 234

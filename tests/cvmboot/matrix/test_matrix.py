@@ -11,7 +11,6 @@ import pytest
 from guest_code import ECHO_COM1, FLOOD, LOOP, RESET_OR_RETURN, application, returning
 from matrix_file import BUILT, PATIENCE, SAMPLES, ran, results_in, words
 
-from cvmboot.matrix.keys import RUN_OPTIONS
 from cvmboot.virtual_machine import VirtualMachine
 
 Write = Callable[[str], Path]
@@ -321,8 +320,6 @@ def test_real_guests(guest: Callable[[str], Path], write: Write) -> None:
 
 
 def test_a_case_that_goes_on_from_a_snapshot(write: Write, tmp_path: Path) -> None:
-    if "restore" not in RUN_OPTIONS:
-        pytest.skip("cvmboot run has no --restore yet")
     machine: Any = VirtualMachine(tmp_path / "keys.efi")
     with machine:
         machine.expect_exact("R")
