@@ -456,7 +456,7 @@ class Computer(Processors):
                 deadline = None if self.virtual else self.clock.next_deadline()
                 left = None if deadline is None else deadline - self.clock.now()
                 if self._several and not self.virtual and turns.contended():
-                    left = TURN if left is None else min(left, TURN)
+                    left = self._turn if left is None else min(left, self._turn)
                 if self._masked and not self.virtual:
                     left = self._look if left is None else min(left, self._look)
                     self._look = min(2 * self._look, LAST_LOOK)

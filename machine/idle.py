@@ -68,7 +68,10 @@ class IdleDetector:
     Where several CPUs take turns, "the guest" is the one whose turn it is.
     """
 
-    __slots__ = ("_cpus", "_last", "_now", "_polls", "_sleep", "_spent", "_woke", "near", "polled", "slept", "spun")
+    __slots__ = (
+        *("_cpus", "_last", "_now", "_polls", "_sleep", "_spent", "_woke"),
+        *("acted", "looked", "near", "polled", "slept", "spun"),
+    )
 
     def __init__(
         self,
@@ -87,6 +90,8 @@ class IdleDetector:
         self._last = 0
         self._woke: int | None = None
         self.slept = 0
+        self.acted = self.looked = False
+        """What the CPU whose turn it is has done since it began: something that matters; looked for input or at a clock."""
         self.near = NEAR
         self.polled: Callable[[], bool] = never
         """Whether the guest's driver of a network device can only notice frames by looking for them."""
@@ -96,6 +101,7 @@ class IdleDetector:
     def switch(self, cpu: int) -> None:
         """From now on `cpu` polls. Each CPU has its own counts, and no time passes for it while others run."""
         self._polls = self._cpus.setdefault(cpu, _Polls())
+        self.acted = self.looked = False
         self._last = self._now()
 
     def patience(self, cpus: Iterable[int]) -> int:
@@ -111,6 +117,7 @@ class IdleDetector:
 
     def effect(self) -> None:
         """The guest did something that matters."""
+        self.acted = True
         self._polls.forget()
 
     def input_poll(self) -> None:
@@ -130,6 +137,7 @@ class IdleDetector:
 
     def _poll(self, polls: _Polls) -> None:
         now = self._now()
+        self.looked = True
         if now - self._last > self.near and not self._host_was_busy():
             # A busy host interrupts a guest, too: that costs a driver's long run a part of it only.
             polls.driver = max(polls.driver - RUN_OF_DRIVER // 32, 0)

@@ -60,6 +60,7 @@ class Processors:
         self._several = cpus > 1
         self._began = 0
         self._blocks = ALONE
+        self._turn = TURN
         self._masked = False
         self._end_of_turn: int | None = None
 
@@ -101,10 +102,11 @@ class Processors:
                 turns.drowsy.discard(index)
                 self.idle.switch(index)
                 contended = turns.contended()
-                self._blocks = turns.blocks[index] if contended else ALONE
+                self._blocks, length = turns.length(index) if contended else (ALONE, TURN)
+                self._turn = length
                 cpu.begin_turn(self._blocks)
                 self._began = self.clock.now()
-                self._end_of_turn = self._began + TURN if contended else None
+                self._end_of_turn = self._began + length if contended else None
             return cpu
         return None
 
@@ -124,11 +126,11 @@ class Processors:
     def _count_turn(self, stop: Stop) -> None:
         """A CPU came back that would go on."""
         if stop is Stop.TURN_OVER:
-            self.turns.used_up()
+            self.turns.used_up(self.idle.acted, self.idle.looked)
             if isinstance(self.clock, VirtualClock):
                 self.clock.jump_to(self._began + self._blocks * BLOCK_TIME)
         elif stop is Stop.KICKED and self._end_of_turn is not None and self._end_of_turn <= self.clock.now():
-            self.turns.used_up()
+            self.turns.used_up(self.idle.acted, self.idle.looked)
 
     def _give_way(self) -> None:
         """End the present turn."""
@@ -140,6 +142,7 @@ class Processors:
         turns = self.turns
         if not turns.contended():
             return False
+        turns.looks()
         turns.drowsy.add(turns.current)
         self._give_way()
         if turns.others_busy():
@@ -150,6 +153,9 @@ class Processors:
     def _spun(self, long: bool) -> None:
         """The CPU whose turn it is only reads the clock: it waits for its time or for another CPU."""
         turns = self.turns
+        turns.looks()
+        if turns.lively:
+            return
         if long and turns.contended():
             turns.drowsy.add(turns.current)
         if turns.others_busy() or turns.current in turns.drowsy:

@@ -8,16 +8,25 @@ from collections.abc import Iterator
 RUNNING, HALTED, WAITING = "running", "halted", "waiting"
 """Executes instructions; waits for an interrupt behind HLT; waits for a start-up IPI (or is parked by firmware)."""
 
-TURN = 500_000
+TURN = 300_000
 """Nanoseconds: how long a CPU runs at most while others want to."""
 
-FIRST_BLOCKS, MOST_BLOCKS = 1_000, 32_000
-"""Blocks of code in a turn: the first after a wait is short, so that work which has just come up spreads over the CPUs; one that
-is used up is followed by one twice as long, up to about TURN."""
-MOST_BLOCKS_OF_ONE = 4_000
+FIRST_BLOCKS, MOST_BLOCKS = 700, 32_000
+"""Blocks of code in a turn: the first after a wait, or after something that the outside notices, is short, so that work which has
+just come up spreads over the CPUs; one that is used up with computing is followed by one twice as long, up to about TURN."""
+MOST_BLOCKS_OF_ONE = 2_000
 """The same where the others only look for something to do: what this CPU makes must not be gone before they come."""
+LIVELY_TURNS = 100
+"""Turns for which all stay short after one that looked for work has found some. Meanwhile who looks is not cut short at each
+look: Go's scheduler reads the clock several times before it has asked all processors for work."""
+NEW_BLOCKS, NEW_TURN, NEW_TURNS = 100_000, 20_000_000, 24
+"""Blocks and nanoseconds in a turn of a CPU that has not come up yet, and how many of them it has at most.
+
+It begins with nothing translated and an empty TLB, and with what a system does once for each CPU: TamaGo clears 8 MiB of stack.
+With equal turns all that the others had to do has passed by before it is there. Real processors are up sooner: there, the boot
+processor's UART alone is slower than this."""
 ALONE = (1 << 31) - 1
-"""The same for a CPU that nobody else waits for: whoever wakes ends its turn."""
+"""Blocks in the turn of a CPU that nobody else waits for: whoever wakes ends its turn."""
 
 BLOCK_TIME = 16
 """Nanoseconds of virtual time that a block takes in a turn without traps."""
@@ -27,8 +36,9 @@ class Turns:
     """Who runs, who waits, whose turn it is. Plain data; the computer decides what wakes a CPU.
 
     `start_up` holds, for a CPU that has got a start-up IPI, the vector with which it has not begun yet. `drowsy` are CPUs
-    that have nothing to do but look for something to do; `held` go on where they stopped when they get a start-up IPI;
-    `halted_until` (ns of the clock) is where HLT ends by itself.
+    that have had nothing to do for so long that all may sleep, `looking` those that look for something; `held` go on where
+    they stopped when they get a start-up IPI; `halted_until` (ns of the clock) is where HLT ends by itself; `new_turns` are
+    the long turns that a new CPU has left.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,9 +46,13 @@ class Turns:
         self.current = 0
         self.start_up: dict[int, int] = {}
         self.drowsy: set[int] = set()
+        self.looking: set[int] = set()
         self.held: set[int] = set()
         self.halted_until: dict[int, int] = {}
         self.blocks = [FIRST_BLOCKS] * count
+        self.new_turns = [0] + [NEW_TURNS] * (count - 1)
+        self.lively = 0
+        """How many short turns are left."""
         self.over = False
         """Whether the present turn ends as soon as the engine comes back."""
 
@@ -55,16 +69,38 @@ class Turns:
         self.current = index
         return anew
 
-    def used_up(self) -> None:
-        """The present turn was used to its end. The next one is longer."""
-        blocks = self.blocks[self.current]
-        self.blocks[self.current] = min(2 * blocks, MOST_BLOCKS if self.others_busy() else MOST_BLOCKS_OF_ONE)
+    def length(self, index: int) -> tuple[int, int]:
+        """How many blocks and nanoseconds a turn of this CPU may take."""
+        if self.new_turns[index]:
+            return NEW_BLOCKS, NEW_TURN
+        others = self.others_running()
+        return min(self.blocks[index], MOST_BLOCKS_OF_ONE if self.looking.issuperset(others) else MOST_BLOCKS), TURN
+
+    def used_up(self, acted: bool, looked: bool) -> None:
+        """The present turn was used to its end. `acted`: with an effect on the outside; `looked`: with looks for work or time."""
+        current = self.current
         self.over = True
+        if self.new_turns[current]:
+            self.new_turns[current] -= 1
+            return
+        if current in self.looking and not looked:
+            self.looking.discard(current)
+            self.lively = LIVELY_TURNS
+            self.blocks = [FIRST_BLOCKS] * len(self.blocks)
+        elif self.lively:
+            self.lively -= 1
+        short = acted or self.lively
+        self.blocks[current] = FIRST_BLOCKS if short else min(2 * self.blocks[current], MOST_BLOCKS)
 
     def give_way(self) -> None:
         """The CPU waits for something, or another has woken: the present turn ends when the engine comes back."""
         self.blocks[self.current] = FIRST_BLOCKS
         self.over = True
+
+    def looks(self) -> None:
+        """The CPU looks for something to do: it has come up."""
+        self.new_turns[self.current] = 0
+        self.looking.add(self.current)
 
     def contended(self) -> bool:
         """Whether another CPU than the present one wants to run."""

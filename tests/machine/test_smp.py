@@ -198,6 +198,46 @@ def test_machines_whose_processors_all_halt_sleep(bare: Bare) -> None:
     assert len(runs) < 8
 
 
+@pytest.fixture
+def timeless() -> Iterator[Bare]:
+    """Turns that do not depend on the host."""
+    machine = Bare(VirtualClock(), cpus=3)
+    Board(machine.computer, HostConsole(lambda data: None))
+    yield machine
+    machine.close()
+
+
+def test_a_processor_comes_up_before_much_else_has_passed(timeless: Bare) -> None:
+    """What a system does once for each, before it takes part, is more work than what the others have at that time."""
+    memory = timeless.computer.memory
+    timeless.start(1, at(WORD) + "b900000800 ffc9 75fc c70301000000 fa f4", OTHER)  # mov ecx, 0x80000; dec ecx; jne; [rbx] = 1
+    # inc ecx; cmp dword [rbx], 0; je back; mov [rbx + 8], ecx
+    assert timeless.run(at(WORD) + "31c9 ffc1 833b00 74f9 894b08" + DONE) == "done"
+    assert memory.u32(WORD + 8) < 0x80000 // 4
+
+
+_JOBS, _WORKED = 12, WORD + 0x10
+
+
+def _worker(index: int, none_left: str, taken_meanwhile: str) -> str:
+    """Looks at the clock and for jobs of 300 blocks at WORD, and counts those it has done."""
+    look = "0f31 833b00 7e" + none_left + "b8ffffffff f00fc103 85c0 7e" + taken_meanwhile  # rdtsc; lock xadd [rbx], -1
+    return look + f"f0ff43{0x10 + 4 * index:02x} b92c010000 ffc9 75fc f0ff4b08 eb d9"
+
+
+def test_short_jobs_spread_over_the_processors_that_look_for_them(timeless: Bare) -> None:
+    for index, code in ((1, OTHER), (2, THIRD)):
+        timeless.start(index, at(WORD) + _worker(index, "f9", "ec"), code)
+    pending = f"c74308{_JOBS:02x}000000"
+    computes = "b900000600 ffc9 75fc"
+    jobs = f"c703{_JOBS:02x}000000"
+    until_done = "837b0800 75d3"
+    assert timeless.run(at(WORD) + pending + computes + jobs + _worker(0, "20", "13") + until_done + DONE) == "done"
+    worked = [timeless.computer.memory.u32(_WORKED + 4 * index) for index in range(3)]
+    assert sum(worked) == _JOBS
+    assert min(worked) > 0, worked
+
+
 def test_virtual_time_gives_the_same_turns_twice() -> None:
     def once() -> tuple[list[tuple[int, int, int]], int, int]:
         machine = Bare(VirtualClock(), cpus=3)
