@@ -147,7 +147,8 @@ class Taking:
         except OSError as error:
             raise self._failed(error) from None
         descriptor, self._descriptor = self._descriptor, -1
-        return Snapshot(SnapshotFile(descriptor, str(self._path) if self._path is not None else "(snapshot)"))
+        name = str(self._path) if self._path is not None else "(snapshot)"
+        return Snapshot(SnapshotFile(descriptor, name, just_written=True))
 
     def __enter__(self) -> "Taking":
         return self
