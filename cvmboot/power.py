@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cvmboot.assembly import Assembly, assemble, start
+from cvmboot.engines import settle
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from machine.console import HostConsole
@@ -51,6 +52,7 @@ class PoweredMachine:
         snapshot: "SnapshotFile | None" = None,
     ) -> None:
         """`snapshot`: where the machine goes on, instead of booting the image. It must stay open until `wait_until_on`."""
+        settle(options, warn, restored=snapshot is not None)
         self.image = image
         self._snapshot = snapshot
         self.options = options

@@ -44,11 +44,11 @@ class Freezer:
         self._taking = Taking(image, output, progress)
         self._keys = list(reversed(TypedInput().convert(typed)))
         console = HostConsole(self._show)
+        self._machine = PoweredMachine(image, options, console, self._warn, self._machine_ended)
         if options.clock == "virtual":
             console.gate = self._next_key
         else:
             console.feed(bytes(reversed(self._keys)))
-        self._machine = PoweredMachine(image, options, console, self._warn, self._machine_ended)
 
     def __enter__(self) -> "Freezer":
         self._machine.start()

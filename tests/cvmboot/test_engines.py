@@ -14,6 +14,7 @@ import pytest
 from cvmboot import VirtualMachine
 from machine import registers as reg
 from machine.bus import Bus
+from machine.clock import RealClock, VirtualClock
 from machine.cpu import Cpu, Stop
 from machine.engine import kvm_cpu
 from machine.engine.kvm_cpu import KvmCpu
@@ -26,19 +27,56 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Find = Callable[[str], Path]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--engine", "kvm", "--clock", "virtual"], b"--clock virtual"),
-        (["--engine", "kvm", "--gdb", "0"], b"--gdb"),
-        (["--engine", "vmware"], b"--engine"),
-    ],
-)
-def test_what_does_not_go_together(cvmboot: Run, sample: Find, words: list[str], message: bytes) -> None:
-    done = cvmboot("run", sample("hello"), *words)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert b"Traceback" not in done.stderr
+def test_an_engine_that_is_none(cvmboot: Run, sample: Find) -> None:
+    done = cvmboot("run", sample("hello"), "--engine", "vmware")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"--engine" in done.stderr
+
+
+def _facts(vm: VirtualMachine) -> tuple[str, type]:
+    """The engine that runs it, and what kind of clock it has."""
+    found: list[tuple[str, type]] = []
+    vm._machine.call(lambda assembly: found.append((assembly.computer.engine.name, type(assembly.computer.clock))))
+    _wait_until(lambda: bool(found))
+    return found[0]
+
+
+@needs_kvm
+def test_kvm_runs_without_virtual_time_and_says_so_once(
+    cvmboot: Run, image: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    guest = image(guest_code.RESET_OR_RETURN)
+    done = cvmboot("run", "--engine", "kvm", "--clock", "virtual", guest, typed=b"rrx")
+    assert (done.returncode, done.stdout) == (0, b"RRR")
+    assert done.stderr.count(b"\n") == 1
+    assert b"--engine kvm runs without --clock virtual" in done.stderr
+    with VirtualMachine(guest, engine="kvm", clock="virtual") as vm:
+        vm.expect_exact("R")
+        assert _facts(vm) == ("kvm", RealClock)
+        assert [line.partition(",")[0] for line in vm.warnings] == ["--engine kvm runs without --clock virtual"]
+        frozen = vm.snapshot(tmp_path / "it.snap")
+    with frozen, frozen.clone(engine="kvm") as vm:
+        assert _facts(vm) == ("kvm", RealClock)
+        assert vm.warnings == []
+
+
+def test_a_machine_with_virtual_time_keeps_it_when_restored(image: Callable[[bytes], Path]) -> None:
+    with VirtualMachine(image(guest_code.ECHO_COM1), clock="virtual") as vm:
+        vm.send("x")
+        vm.expect_exact("x")
+        frozen = vm.snapshot()
+    with frozen, frozen.clone(engine="kvm") as vm:
+        assert _facts(vm) == ("unicorn", VirtualClock)
+        assert len(vm.warnings) == 1 and "--engine kvm has no effect" in vm.warnings[0]
+
+
+@pytest.mark.parametrize("engine", ["kvm", "kvm-ring0"])
+def test_a_debugger_is_worth_more_than_kvm(image: Callable[[bytes], Path], engine: str) -> None:
+    with VirtualMachine(image(guest_code.ECHO_COM1), engine=engine, clock="virtual", gdb=0) as vm:
+        assert vm.gdb_port
+        assert "--gdb needs break- and watchpoints" in vm.warnings[0] and f"--engine {engine} has" in vm.warnings[0]
+        assert [line for line in vm.warnings[1:] if "GDB" not in line] == []
+        assert (vm._options.engine, vm._options.clock) == ("unicorn", "virtual")
 
 
 def test_the_environment_is_read_for_auto_only(cvmboot: Run, sample: Find, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from guest_code import ECHO_COM1, FLOOD, LOOP, RESET_OR_RETURN, application, ret
 from matrix_file import BUILT, PATIENCE, SAMPLES, ran, results_in, words
 
 from cvmboot.virtual_machine import VirtualMachine
+from tests.engines import needs_kvm
 
 Write = Callable[[str], Path]
 
@@ -317,6 +318,14 @@ def test_real_guests(guest: Callable[[str], Path], write: Write) -> None:
     done = ran(path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("ok ") == 6
+
+
+@needs_kvm
+def test_virtual_time_on_kvm_is_the_hosts_and_the_result_says_so(write: Write) -> None:
+    done = ran(write("[[case]]\nimage = 'fine.efi'\nengine = 'kvm'\nclock = 'virtual'\nstatus = 0"), "--json")
+    (result,) = results_in(done.stdout).values()
+    assert (done.returncode, result["exit_status"]) == (0, 0)
+    assert [line.partition(",")[0] for line in result["warnings"]] == ["--engine kvm runs without --clock virtual"]
 
 
 def test_a_case_that_goes_on_from_a_snapshot(write: Write, tmp_path: Path) -> None:
