@@ -64,6 +64,9 @@ class Cpu(Protocol):
 
     index: int
     fault: Fault | None
+    nmi_masked: bool
+    """Whether an NMI is being handled: set by who delivers it, cleared by IRET (AMD64 APM volume 2, 8.1.3). An engine that does
+    not see IRET has it always False."""
 
     def get(self, register: int) -> int:
         """Read one register."""

@@ -2,7 +2,8 @@
 
 The keys of the dictionary, all numbers unsigned:
 
-* `general`: RAX to R15, RIP, RFLAGS; `control`: CR0, CR2, CR3, CR4, CR8; `debug`: DR0 to DR3, DR6, DR7; `xcr0`
+* `general`: RAX to R15, RIP, RFLAGS; `control`: CR0, CR2, CR3, CR4, CR8; `debug`: DR0 to DR3, DR6, DR7; `xcr0`;
+  `nmi_masked`: whether an NMI waits for IRET
 * `segments`: for each of `SEGMENTS` (selector, base, limit, attributes), with the hidden parts; attributes are bits 40 to 55
   of a descriptor without the limit's upper four (AMD64 APM volume 2, 4.7): type, S, DPL, P, then AVL, L, D, G
 * `gdtr`, `idtr`: (base, limit); `ldtr`, `tr`: (selector, base, limit, attributes)

@@ -180,6 +180,7 @@ class Processors:
         self.turns.give_way()
         if self.interrupts is not None:
             self.interrupts.local_apics[index].nmi_pending = False
+        self.engine.cpus[index].nmi_masked = False
         self.engine.kick()
 
     def hold(self, index: int) -> None:
@@ -230,13 +231,17 @@ class Processors:
         self._masked = False
         source = self.interrupts
         if source is not None and source.local_apics[cpu.index].nmi_pending and _in_long_mode(cpu):
-            source.take_nmi(cpu.index)
-            exceptions.deliver(self.linear(cpu), cpu, Fault(2))
+            if cpu.nmi_masked:
+                self._masked = True
+            else:
+                source.take_nmi(cpu.index)
+                exceptions.deliver(self.linear(cpu), cpu, Fault(2))
+                cpu.nmi_masked = True
         waiting = source is not None and source.pending_vector(cpu.index) is not None
         if not waiting and (cpu.index or not self.injectors):
             return True
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
-            self._masked = waiting
+            self._masked |= waiting
             if waiting and self._several:
                 self._blocks = FIRST_BLOCKS
                 cpu.begin_turn(FIRST_BLOCKS)
@@ -311,7 +316,7 @@ class Processors:
             return True
         source = self.interrupts
         work = source is not None and source.has_work(index)
-        if work and source is not None and source.local_apics[index].nmi_pending:
+        if work and source is not None and source.local_apics[index].nmi_pending and not cpu.nmi_masked:
             return True
         if (not work and (index or not self.injectors)) or not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
             return False

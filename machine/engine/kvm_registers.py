@@ -83,6 +83,7 @@ class KvmRegisters:
         self.debug = list(_NO_BREAKPOINTS)
         """DR0 to DR3, DR6, DR7"""
         self.xcr0 = 1
+        self.nmi_masked = False
         self._mode: Mode | None = None
         self.interruptible = False
         for register in range(abi.RFLAGS):
@@ -270,6 +271,7 @@ class KvmRegisters:
             "control": [self._kept[register] for register in _CONTROL],
             "debug": list(self.debug),
             "xcr0": self.xcr0,
+            "nmi_masked": self.nmi_masked,
             "segments": [self._segment(name, register) for name, register in _SELECTORS.items()],
             "gdtr": self._tables["gdtr"],
             "idtr": self._tables["idtr"],
@@ -300,7 +302,7 @@ class KvmRegisters:
             self._hidden[register] = tuple(segment)
         self._tables["gdtr"], self._tables["idtr"] = tuple(state["gdtr"]), tuple(state["idtr"])
         self.local_table, self.task = tuple(state["ldtr"]), tuple(state["tr"])
-        self.debug, self.xcr0 = list(state["debug"]), state["xcr0"]
+        self.debug, self.xcr0, self.nmi_masked = list(state["debug"]), state["xcr0"], state["nmi_masked"]
         for index, value in state["msrs"]:
             self.write_msr(index, value)
         fcw, fsw, tags, mxcsr, registers, xmm, pointers = unpack_fxsave(state["fxsave"])

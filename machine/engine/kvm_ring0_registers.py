@@ -57,6 +57,15 @@ class Ring0Registers:
             self.set_table(name, 0, 0xFFFF)
         self.vcpu.set_fpu(bytearray(abi.FPU.pack(b"", FCW, 0, 0, 0, 0, 0, b"", MXCSR, 0)))
 
+    @property
+    def nmi_masked(self) -> bool:
+        """False: the guest's IRET is not seen here."""
+        return False
+
+    @nmi_masked.setter
+    def nmi_masked(self, masked: bool) -> None:
+        """Nobody would take it back."""
+
     # -- one by one
 
     def _control_at(self, index: int) -> slice:
@@ -253,6 +262,7 @@ class Ring0Registers:
             "control": [self.get(register) for register in _CONTROL],
             "debug": list(self.debug),
             "xcr0": 1,
+            "nmi_masked": self.nmi_masked,
             "segments": [self._system(at) for at in _SEGMENT_AT.values()],
             "gdtr": self.table("gdtr"),
             "idtr": self.table("idtr"),

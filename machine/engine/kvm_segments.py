@@ -48,9 +48,10 @@ class SegmentInstructions(Carried):
         self._code_selector(selector & 0xFFFF)
         cpu.set(reg.SS, data & 0xFFFC)
         real[abi.RIP], real[abi.RSP] = target, pointer
-        before = cpu.interruptible
+        before, masked = cpu.interruptible, cpu.nmi_masked
+        cpu.nmi_masked = False
         cpu.set(reg.RFLAGS, flags & FLAGS)
-        return Stop.KICKED if cpu.interruptible and not before else None
+        return Stop.KICKED if masked or (cpu.interruptible and not before) else None
 
     def _far_return(self, instruction: Instruction, rip: int) -> Stop | None:
         real = self._cpu.real

@@ -112,6 +112,15 @@ class MovableCpu:
             self.now.set_watches(watches)
 
     @property
+    def nmi_masked(self) -> bool:
+        """Whether an NMI is being handled."""
+        return self.now.nmi_masked
+
+    @nmi_masked.setter
+    def nmi_masked(self, masked: bool) -> None:
+        self.now.nmi_masked = masked
+
+    @property
     def fault(self) -> Fault | None:
         """The exception that waits."""
         return self.now.fault

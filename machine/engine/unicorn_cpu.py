@@ -7,6 +7,7 @@ from machine import registers as reg
 from machine.cpu import Cpu, Fault, GuestException, Stop, Watch
 from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
+from machine.engine import unicorn_insides as insides
 from machine.engine import unicorn_state
 from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_frames import CodeFrames
@@ -63,6 +64,7 @@ class UnicornCpu(UnicornRegisters):
         self._windows: list[range] = []
         self._map(engine.memory)
         self._ctl(abi.CTL_USE_EXITS, ctypes.c_int(1))
+        self._flags = insides.flags_of(lib, handle)
         self._real_mode = RealMode(lib, self) if index else None
         self.stop = StopFlag(lib, handle, counting=several)
         self._install_hooks()
@@ -148,6 +150,16 @@ class UnicornCpu(UnicornRegisters):
     def raise_fault(self, fault: Fault) -> None:
         self.fault = fault
         self._lib.emu_stop(self.handle)
+
+    @property
+    def nmi_masked(self) -> bool:
+        """Whether an NMI is being handled: Unicorn's own mark, which its IRET takes away."""
+        return self._flags is not None and bool(self._flags.value & insides.HF2_NMI)
+
+    @nmi_masked.setter
+    def nmi_masked(self, masked: bool) -> None:
+        if self._flags is not None:
+            self._flags.value = self._flags.value & ~insides.HF2_NMI | insides.HF2_NMI * masked
 
     def begin_turn(self, blocks: int) -> None:
         """Have `run` give TURN_OVER when so many more blocks have been entered. Hosts other than x64 cannot count."""

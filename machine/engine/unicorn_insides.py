@@ -2,8 +2,9 @@
 
 Three fields of `struct uc_struct` (uc_priv.h): `cpu`; `stop_interrupt`, a function that Unicorn calls on its own thread each time
 it is between two blocks; `no_exit_request`, made for the IT blocks of ARM, which leaves out the question behind each load
-and store. Each is read from the code of an exported function that uses it, or known by the function that it points to. Where
-a library looks otherwise (another version, another processor), nothing is found, and nothing of this is used.
+and store. And one of a processor, `hflags2`, where Unicorn keeps whether an NMI is being handled. Each is read from the code of
+an exported function that uses it, or known by the function that it points to. Where a library looks otherwise (another
+version, another processor), nothing is found, and nothing of this is used.
 """
 
 import ctypes
@@ -17,6 +18,8 @@ from machine.engine import unicorn_abi as abi
 _ASKS = "helper_check_exit_request_x86_64"
 _LEAVES_OUT = "check_exit_request_x86_64"
 _EXITS = "cpu_exit"
+_ENV = "x86_cpu_exec_exit_x86_64"
+_SETS_GIF, _CLEARS_GIF = "helper_stgi_x86_64", "helper_clgi_x86_64"
 _HEAD = 64
 """Bytes of a function that are looked at."""
 
@@ -26,7 +29,17 @@ _BYTE_OF_FIELD = re.compile(rb"\x48\x8b[\xb7\x87\x8f\x97].{4}\x80[\xbe\xb8\xb9\x
 """mov r64, [rdi + uc]; cmp byte [r64 + no_exit_request], 0"""
 _STOPS_AT_ILLEGAL = bytes.fromhex("83fe06 0f94c0 c3")
 """x86_stop_interrupt, a static function: cmp esi, EXCP06_ILLOP; sete al; ret"""
-_LARGEST = 0x8000
+_ENV_OF_CPU = re.compile(rb"\x48\x8d[\xbf\xb7\x87\x8f\x97](.{4})", re.DOTALL)
+"""lea r64, [rdi + env]"""
+_SET_BIT_0 = re.compile(rb"\x83[\x88-\x8f](.{4})\x01", re.DOTALL)
+"""or dword [r64 + hflags2], 1"""
+_CLEAR_BIT_0 = re.compile(rb"\x83[\xa0-\xa7](.{4})\xfe", re.DOTALL)
+"""and dword [r64 + hflags2], ~1"""
+_LARGEST = 0x10000
+_AT_RESET = 1
+"""hflags2 of a processor that has not run: the global interrupt flag alone"""
+HF2_NMI = 1 << 2
+"""The bit of `hflags2` that stands while an NMI is being handled, and that IRET clears (target/i386/cpu.h, seg_helper.c)."""
 
 
 class Insides(NamedTuple):
@@ -68,3 +81,18 @@ def find(library: abi.Library, handle: ctypes.c_void_p) -> Insides | None:
     if len(stops) != 1 or not fields[-1] or ctypes.string_at(no_exit_request, 1) != b"\0":
         return None
     return Insides(fields[-1], exits, asks, stops[0], no_exit_request)
+
+
+def flags_of(library: abi.Library, handle: ctypes.c_void_p) -> ctypes.c_uint32 | None:
+    """`hflags2` of an instance that has not run yet, in place, or None where it is not known."""
+    places = find(library, handle)
+    functions = [library.address(name) for name in (_ENV, _SETS_GIF, _CLEARS_GIF)]
+    if places is None or not all(functions):
+        return None
+    heads = [ctypes.string_at(function, _HEAD) for function in functions]
+    found = [pattern.search(head) for pattern, head in zip((_ENV_OF_CPU, _SET_BIT_0, _CLEAR_BIT_0), heads, strict=True)]
+    env, sets, clears = (struct.unpack("<i", match.group(1))[0] if match is not None else 0 for match in found)
+    if sets != clears or not (0 < env < _LARGEST and 0 < sets < _LARGEST):
+        return None
+    flags = ctypes.c_uint32.from_address(places.cpu + env + sets)
+    return flags if flags.value == _AT_RESET else None

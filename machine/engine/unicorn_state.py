@@ -46,6 +46,7 @@ def freeze(cpu: "UnicornCpu") -> dict[str, Any]:
         "control": [cpu.get(register) for register in _CONTROL],
         "debug": [_read(cpu, number) for number in _DEBUG],
         "xcr0": _xcr0(cpu),
+        "nmi_masked": cpu.nmi_masked,
         "segments": [_segment(cpu, name) for name in SEGMENTS],
         "gdtr": cpu.table("gdtr"),
         "idtr": cpu.table("idtr"),
@@ -96,6 +97,7 @@ def thaw(cpu: "UnicornCpu", state: dict[str, Any]) -> None:
         if index in _MSRS:
             cpu.write_msr(index, value)
     _load_fxsave(cpu, state["fxsave"])
+    cpu.nmi_masked = state["nmi_masked"]
     for register, value in zip(reg.GENERAL, state["general"], strict=True):
         cpu.set(register, value)
 

@@ -60,7 +60,7 @@ class GhcbProtocol:
             0x8B: self._nothing,  # MWAIT
             0x8000_0001: self._mmio_read,
             0x8000_0002: self._mmio_write,
-            0x8000_0003: self._nothing,  # NMI complete
+            0x8000_0003: self._nmi_complete,
             0x8000_0004: self._ap_reset_hold,
             0x8000_0005: self._ap_jump_table,
             0x8000_0010: self._page_state_change,
@@ -97,6 +97,11 @@ class GhcbProtocol:
 
     def _nothing(self, _cpu: Cpu, page: GhcbPage) -> None:
         page.begin()
+
+    def _nmi_complete(self, cpu: Cpu, page: GhcbPage) -> None:
+        """The guest takes the next NMI, although it has not executed IRET yet (GHCB specification, NMI Complete Event)."""
+        page.begin()
+        cpu.nmi_masked = False
 
     def _dr7_read(self, _cpu: Cpu, page: GhcbPage) -> None:
         page.begin()

@@ -70,6 +70,12 @@ def test_both_encodings_of_vmgexit(machine: SnpMachine) -> None:
     assert machine.memory.u64(GHCB + 0x3A0) == 3
 
 
+def test_nmi_complete_lets_the_next_nmi_in(machine: SnpMachine) -> None:
+    machine.bare.cpu.nmi_masked = True
+    assert machine.exit(0x8000_0003) == (0, 0)
+    assert machine.bare.cpu.nmi_masked is False
+
+
 @pytest.mark.parametrize("code", [0, 0x40, 0x80000006, 0x80000017, 0x80000018, 1 << 63, 0x18000FFFD])
 def test_exits_that_nobody_knows(machine: SnpMachine, code: int) -> None:
     assert machine.exit(code) == (2, INVALID_EVENT)
