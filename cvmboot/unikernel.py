@@ -182,7 +182,7 @@ def assemble(
             board.place_mp_table()
         except MachineError as error:
             raise UsageError(str(error)) from None
-        rsdp = _place_acpi(computer) if isinstance(board, PcBoard) else 0
+        rsdp = _place_acpi(board)
         if program.pvh_entry is not None:
             pvh.enter(computer, program.pvh_entry, command_line, rsdp)
         else:
@@ -197,12 +197,35 @@ def assemble(
     return assembly
 
 
-def _place_acpi(computer: Computer) -> int:
-    """ACPI's tables where the BIOS of a PC leaves them; the RSDP's address."""
-    settings = AcpiSettings(cpus=len(computer.engine.cpus), ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES)
-    computer.memory.write(FACS, acpi.facs())
-    computer.memory.write(BIOS_AREA, acpi.build(settings, BIOS_AREA, FACS))
-    return BIOS_AREA
+def _place_acpi(board: Board) -> int:
+    """ACPI's tables where the BIOS of a PC, or Cloud Hypervisor, leaves them; the RSDP's address, 0 on boards without."""
+    computer = board.computer
+    cpus = len(computer.engine.cpus)
+    if isinstance(board, PcBoard):
+        settings = AcpiSettings(cpus=cpus, ecam_base=pc.ECAM_BASE, buses=pc.ECAM_BUSES)
+        computer.memory.write(FACS, acpi.facs())
+        computer.memory.write(BIOS_AREA, acpi.build(settings, BIOS_AREA, FACS))
+        return BIOS_AREA
+    return _place_reduced_acpi(computer, cpus) if type(board).__name__ == "CloudHypervisorBoard" else 0
+
+
+def _place_reduced_acpi(computer: Computer, cpus: int) -> int:
+    """The tables of Cloud Hypervisor's machine."""
+    from machine.boards import cloud_hypervisor as board
+
+    settings = AcpiSettings(
+        cpus=cpus,
+        ecam_base=None,
+        buses=1,
+        gsi_of=None,
+        s5_type=board.S5,
+        sleep_port=board.SHUTDOWN_PORT,
+        reset_port=board.SHUTDOWN_PORT,
+        reset_value=board.RESET,
+        memory_windows=(board.LOW_DEVICES, range(board.DEVICE_WINDOW, board.DEVICE_WINDOW + board.DEVICE_WINDOW_SIZE)),
+    )
+    computer.memory.write(board.TABLES, acpi.build(settings, board.TABLES))
+    return board.TABLES
 
 
 def _read(image: Path) -> bytes:

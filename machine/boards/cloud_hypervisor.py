@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from machine.boards.board import Board, Nic
 from machine.callbacks import nothing, zero
@@ -21,17 +21,24 @@ if TYPE_CHECKING:
     from machine.net.backend import Backend
 
 SHUTDOWN_PORT = 0x600
-"""The ACPI sleep control register (HW-reduced ACPI, ACPI 6.5, 4.8.3.7)."""
+"""The ACPI sleep control register (HW-reduced ACPI, ACPI 6.5, 4.8.3.7), which is the reset register, too."""
+S5, RESET = 5, 1
+"""SLP_TYP of soft off, and what resets the machine."""
+TABLES = 0xA_0000
+"""Where the monitor leaves ACPI's tables, behind the last RAM below 1 MiB."""
+LOW_DEVICES = range(0xC000_0000, 0xFEC0_0000)
 
 DEVICE_WINDOW, DEVICE_WINDOW_SIZE = 0x1_4000_0000, 1 << 30
 """Where TamaGo puts the network device's registers, and the last gibibyte that it maps."""
 NIC_SLOT, NIC_MESSAGES = 3, 0xE800_0000
 
-_SLEEP_ENABLE, _S5 = 0x20, 5 << 2
+_SLEEP_ENABLE, _TYPE_SHIFT = 0x20, 2
 
 
 class CloudHypervisorBoard(Board):
     """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
+
+    _ENDS: ClassVar[dict[int, str]] = {_SLEEP_ENABLE | S5 << _TYPE_SHIFT: "shutdown", RESET: "reset"}
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         super().__init__(computer, console)
@@ -50,8 +57,8 @@ class CloudHypervisorBoard(Board):
         bus.add_ports(pci_bus.DATA_PORT, pci_bus.DATA_PORTS, self.pci.read_data, self.pci.write_data)
 
     def _sleep(self, _cpu: "Cpu", offset: int, _size: int, value: int) -> None:
-        if not offset and value & 0xFF == _SLEEP_ENABLE | _S5:
-            self._end("shutdown")
+        if not offset and value & 0xFF in self._ENDS:
+            self._end(self._ENDS[value & 0xFF])
 
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
         """Plug a VirtIO network device in at 00:03.0. MachineError for another kind, or where RAM lies in its place."""

@@ -2,12 +2,17 @@
 
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cvmboot import VirtualMachine
+from cvmboot.media import Media
+from cvmboot.options import RunOptions
+from cvmboot.unikernel import UnikernelAssembly, assemble
+from machine import registers as reg
+from machine.console import HostConsole
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 SAMPLES = Path(__file__).parents[2] / "samples" / "built"
@@ -89,6 +94,43 @@ def test_a_network_device_that_the_board_cannot_place(cvmboot: Run, words: tuple
     assert done.returncode in (1, 2)
     assert told in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.fixture
+def cloud_hypervisor() -> Iterator[UnikernelAssembly]:
+    options = RunOptions(board="cloud_hypervisor", cpus=3)
+    image = SAMPLES / "unikernel_pvh.elf"
+    made = assemble(options, HostConsole(lambda _data: None), lambda _line: None, image, Media())
+    yield made
+    made.close()
+
+
+def test_cloud_hypervisor_leads_a_kernel_to_acpis_tables(cloud_hypervisor: UnikernelAssembly) -> None:
+    """As a kernel goes: start information, RSDP, XSDT, MADT, processors."""
+    memory = cloud_hypervisor.computer.memory
+    root = memory.u64(cloud_hypervisor.computer.engine.cpus[0].get(reg.RBX) + 32)
+    assert memory.read(root, 8) == b"RSD PTR "
+    tables = memory.u64(root + 24)
+    listed = [memory.u64(at) for at in range(tables + 36, tables + memory.u32(tables + 4), 8)]
+    (madt,) = [at for at in listed if memory.read(at, 4) == b"APIC"]
+    assert [memory.read(madt + 44 + 8 * n, 4) for n in range(4)] == [
+        b"\0\x08\0\0",
+        b"\0\x08\1\1",
+        b"\0\x08\2\2",
+        b"\1\x0c\0\0",
+    ]
+
+
+@pytest.mark.parametrize(("value", "kind"), [(0x34, "shutdown"), (1, "reset")])
+def test_the_port_that_those_tables_name_ends_the_machine(
+    cloud_hypervisor: UnikernelAssembly, value: int, kind: str
+) -> None:
+    computer = cloud_hypervisor.computer
+    for nothing in (0, 0x30, 0x14):
+        computer.port_write(computer.cpu, 0x600, 1, nothing)
+    assert not computer.finished
+    computer.port_write(computer.cpu, 0x600, 1, value)
+    assert computer.run().kind == kind
 
 
 def test_a_board_for_an_efi_application_is_refused(cvmboot: Run) -> None:

@@ -90,6 +90,7 @@ def test_linux_brings_both_cpus_up(boot: Boot, esp: Callable[..., Path]) -> None
 _BOARDS_OF_LINUX = {
     "microvm": "found SMP MP-table at [mem 0x000f0000-",
     "firecracker": "found SMP MP-table at [mem 0x0009fc00-",
+    "cloud_hypervisor": "ACPI: Using ACPI (MADT) for SMP configuration information",
     "gcp": "ACPI: Using ACPI (MADT) for SMP configuration information",
 }
 

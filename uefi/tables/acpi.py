@@ -17,6 +17,7 @@ _ALIGN = 64
 
 # FADT fixed feature flags (5.2.9, table 5.10).
 _WBINVD, _PROC_C1, _SLP_BUTTON, _FIX_RTC, _RESET_REG_SUP = 1 << 0, 1 << 2, 1 << 5, 1 << 6, 1 << 10
+_HW_REDUCED_ACPI = 1 << 20
 # IA-PC boot architecture flags (table 5.11): devices on ISA, an 8042, no VGA to be probed.
 _LEGACY_DEVICES, _8042, _VGA_NOT_PRESENT = 1 << 0, 1 << 1, 1 << 2
 
@@ -43,14 +44,19 @@ class AcpiSettings:
         local_apic: int = 0xFEE00000,
         io_apic: int = 0xFEC00000,
         io_apic_id: int = 0,
-        ecam_base: int = 0xE0000000,
+        ecam_base: int | None = 0xE0000000,
         buses: int = 256,
         memory_windows: Sequence[range] = (range(0xC0000000, 0xE0000000), range(0xF0000000, 0xFEC00000)),
         port_windows: Sequence[range] = (range(0x0000, 0x0CF8), range(0x0D00, 0x10000)),
-        gsi_of: Callable[[int, int], int] = lambda slot, pin: 16 + (slot + pin - 1) % 4,
+        gsi_of: Callable[[int, int], int] | None = lambda slot, pin: 16 + (slot + pin - 1) % 4,
         hpet: int | None = None,
+        sleep_port: int | None = None,
     ) -> None:
-        """`gsi_of(slot, pin 1 to 4)` routes PCI interrupts; `hpet` is the HPET's address where there is one."""
+        """`gsi_of(slot, pin 1 to 4)` routes PCI interrupts, if there are any; `hpet` is the HPET's address where there is one.
+
+        `ecam_base`: None where configuration space is behind ports alone. `sleep_port`: hardware-reduced ACPI (4.1), with the
+        sleep control register there, no PM block, and of ISA's devices a serial port and a clock only.
+        """
         self.cpus = cpus
         self.pm_base = pm_base
         self.gpe0_offset = gpe0_offset
@@ -71,12 +77,13 @@ class AcpiSettings:
         self.port_windows = port_windows
         self.gsi_of = gsi_of
         self.hpet = hpet
+        self.sleep_port = sleep_port
 
 
-def build(settings: AcpiSettings, base: int, facs_address: int) -> bytes:
+def build(settings: AcpiSettings, base: int, facs_address: int = 0) -> bytes:
     """All tables but the FACS for placing at `base` (64-byte aligned, below 4 GiB); the RSDP comes first.
 
-    `facs_address` is where facs() will lie, in EfiACPIMemoryNVS.
+    `facs_address` is where facs() will lie, in EfiACPIMemoryNVS; hardware-reduced ACPI needs none.
     """
     pieces: list[bytes] = [bytes(_ALIGN)]
     at = base + _ALIGN
@@ -89,7 +96,14 @@ def build(settings: AcpiSettings, base: int, facs_address: int) -> bytes:
         at += len(padded)
         return address
 
-    listed = [fadt(settings, place(dsdt(settings)), facs_address), madt(settings), mcfg(settings)]
+    definitions = place(dsdt(settings))
+    if settings.sleep_port is None:
+        fixed = fadt(settings, definitions, facs_address)
+    else:
+        fixed = reduced_fadt(settings, definitions, settings.sleep_port)
+    listed = [fixed, madt(settings)]
+    if settings.ecam_base is not None:
+        listed.append(mcfg(settings.ecam_base, settings.buses))
     if settings.hpet is not None:
         listed.append(hpet(settings.hpet))
     addresses = [place(table) for table in listed]
@@ -158,24 +172,44 @@ def fadt(settings: AcpiSettings, dsdt_address: int, facs_address: int) -> bytes:
     return table(b"FACP", 6, body)
 
 
+def reduced_fadt(settings: AcpiSettings, dsdt_address: int, sleep_port: int) -> bytes:
+    """The same of hardware-reduced ACPI, revision 6.3: sleep control and status in one register (4.8.3.7), a reset register."""
+    body = bytearray(240)
+    for at, value in (
+        (40, struct.pack("<I", dsdt_address)),
+        (109, struct.pack("<HBI", _VGA_NOT_PRESENT, 0, _WBINVD | _RESET_REG_SUP | _HW_REDUCED_ACPI)),
+        (116, _port(settings.reset_port, 1) + bytes((settings.reset_value,)) + struct.pack("<HB", 0, 3)),
+        (140, struct.pack("<Q", dsdt_address)),
+        (244, _port(sleep_port, 1) + _port(sleep_port, 1)),
+        (268, CREATOR_ID.ljust(8, b"\0")),
+    ):
+        body[at - _HEADER_SIZE : at - _HEADER_SIZE + len(value)] = value
+    return table(b"FACP", 6, bytes(body))
+
+
 def madt(settings: AcpiSettings) -> bytes:
-    """Multiple APIC Description Table (5.2.12): CPUs, one I/O APIC, IRQ 0 at input 2, a level SCI, NMI at LINT1."""
-    body = struct.pack("<II", settings.local_apic, 1)
+    """Multiple APIC Description Table (5.2.12): CPUs, one I/O APIC, IRQ 0 at input 2, a level SCI, NMI at LINT1.
+
+    Hardware-reduced ACPI has no 8259s, no timer at IRQ 0 and no SCI.
+    """
+    reduced = settings.sleep_port is not None
+    body = struct.pack("<II", settings.local_apic, int(not reduced))
     for number in range(settings.cpus):
         if number < 0xFF:
             body += struct.pack("<BBBBI", 0, 8, number, number, 1)
         else:
             body += struct.pack("<BBHIII", 9, 16, 0, number, 1, number)
     body += struct.pack("<BBBBII", 1, 12, settings.io_apic_id, 0, settings.io_apic, 0)
-    body += struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)
-    body += struct.pack("<BBBBIH", 2, 10, 0, settings.sci, settings.sci, 0x0D)
+    if not reduced:
+        body += struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)
+        body += struct.pack("<BBBBIH", 2, 10, 0, settings.sci, settings.sci, 0x0D)
     body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)
     return table(b"APIC", 5, body)
 
 
-def mcfg(settings: AcpiSettings) -> bytes:
+def mcfg(ecam_base: int, buses: int) -> bytes:
     """PCI Express memory mapped configuration table (PCI Firmware 3.0, 4.1.2): one segment."""
-    return table(b"MCFG", 1, bytes(8) + struct.pack("<QHBB4x", settings.ecam_base, 0, 0, settings.buses - 1))
+    return table(b"MCFG", 1, bytes(8) + struct.pack("<QHBB4x", ecam_base, 0, 0, buses - 1))
 
 
 def hpet(address: int) -> bytes:
@@ -197,5 +231,6 @@ def dsdt(settings: AcpiSettings) -> bytes:
             port_windows=settings.port_windows,
             s5_type=settings.s5_type,
             gsi_of=settings.gsi_of,
+            isa=settings.sleep_port is None,
         ),
     )

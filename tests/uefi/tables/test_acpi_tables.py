@@ -13,6 +13,9 @@ from uefi.tables import acpi, aml
 from uefi.tables.acpi import AcpiSettings
 
 BASE, FACS = 0x7F000000, 0x7E000000
+REDUCED = AcpiSettings(
+    cpus=2, ecam_base=None, buses=1, gsi_of=None, s5_type=5, sleep_port=0x600, reset_port=0x600, reset_value=1
+)
 
 
 def tables(blob: bytes) -> dict[str, bytes]:
@@ -75,13 +78,30 @@ def test_madt_lists_processors_and_overrides() -> None:
 
 
 def test_mcfg_and_hpet() -> None:
-    assert struct.unpack_from("<QHBB", acpi.mcfg(AcpiSettings(ecam_base=0xB0000000, buses=64)), 44) == (
+    assert struct.unpack_from("<QHBB", acpi.mcfg(0xB0000000, 64), 44) == (
         0xB0000000,
         0,
         0,
         63,
     )
     assert struct.unpack_from("<BBBBQ", acpi.hpet(0xFED00000), 40) == (0, 64, 0, 0, 0xFED00000)
+
+
+def test_hardware_reduced_acpi_has_no_pm_block_and_no_legacy() -> None:
+    found = tables(acpi.build(REDUCED, BASE))
+    assert set(found) == {"XSDT", "FACP", "APIC", "DSDT"}
+    fadt, madt = found["FACP"], found["APIC"]
+    assert len(fadt) == 276
+    assert struct.unpack_from("<II", fadt, 36) == (0, int.from_bytes(fadt[140:148], "little"))
+    assert not any(fadt[46:109]), "no SCI, no SMI, no PM block"
+    assert struct.unpack_from("<HBI", fadt, 109) == (1 << 2, 0, 1 << 0 | 1 << 10 | 1 << 20)
+    assert struct.unpack_from("<BBBBQB", fadt, 116) == (1, 8, 0, 1, 0x600, 1)
+    assert fadt[244:256] == fadt[256:268] == struct.pack("<BBBBQ", 1, 8, 0, 1, 0x600)
+    assert int.from_bytes(madt[40:44], "little") == 0, "no 8259s"
+    assert [madt[44 + 8 * number : 52 + 8 * number] for number in range(2)] == [
+        struct.pack("<BBBBI", 0, 8, number, number, 1) for number in range(2)
+    ]
+    assert len(madt) == 44 + 2 * 8 + 12 + 6, "processors, I/O APIC and NMI, and no overrides"
 
 
 def test_facs() -> None:
@@ -137,6 +157,9 @@ def test_iasl_reads_and_recompiles_the_tables(tmp_path: Path) -> None:
         ("dsdt", acpi.dsdt(settings)),
         ("facp", acpi.fadt(settings, 0x1000, 0x2000)),
         ("apic", acpi.madt(settings)),
+        ("dsdt2", acpi.dsdt(REDUCED)),
+        ("facp2", acpi.reduced_fadt(REDUCED, 0x1000, 0x600)),
+        ("apic2", acpi.madt(REDUCED)),
     ):
         (tmp_path / f"{name}.aml").write_bytes(table)
         for arguments in (["-d", f"{name}.aml"], [f"{name}.dsl"]):
