@@ -172,6 +172,12 @@ def _backend(computer: "Computer", options: "RunOptions", media: "Media", warn: 
     net = options.net if options.net is not None else ("user" if forwards or exposed else "none")
     if exposed:
         net = "user:builtin"
+    elif net == "user" and forwards and options.net_loss and not computer.virtual:
+        net = "user:builtin"
+        warn(
+            "--net-loss: the built-in gateway is used, which forwards ports and relays DNS only, because passt resets a "
+            "forwarded connection whose first segment is lost; --net user:passt takes passt all the same"
+        )
     try:
         backend = _open(computer, net, forwards, exposed, warn)
     except MachineError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from guest_code import ECHO_COM1
 
 from cvmboot import VirtualMachine
 from cvmboot.errors import UsageError
@@ -109,6 +110,34 @@ def test_every_network_ends_with_the_machine(cvmboot, sample, tmp_path, nic):
         assert done.returncode == 0, (net, done.stderr)
         assert (tmp_path / "a.pcap").stat().st_size == 24
         assert not (tmp_path / "wire").exists()
+
+
+def _backends(vm: VirtualMachine) -> list[str]:
+    """The classes of what is behind one another at the machine's network device."""
+    found: list[str] = []
+
+    def look(assembly) -> None:
+        backend = assembly.network.backend
+        while backend is not None:
+            found.append(type(backend).__name__)
+            backend = getattr(backend, "_inner", None)
+
+    vm._machine.call(look)
+    deadline = time.monotonic() + 20
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
+def test_ports_are_forwarded_over_a_bad_network_by_what_repeats_a_lost_syn():
+    forward = f"{free_port()}:80"
+    with VirtualMachine(ECHO_COM1, nic="virtio", net="user", forward=forward, net_loss="3%") as vm:
+        assert [line for line in vm.warnings if line.startswith("--net-loss: the built-in gateway is used")]
+        assert len(vm.warnings) == 1
+        assert _backends(vm) == ["ImpairedBackend", "Gateway"]
+    for options in ({"net_delay": "1ms", "forward": forward}, {"net_loss": "3%"}):
+        with VirtualMachine(ECHO_COM1, nic="virtio", net="user", **options) as vm:
+            assert not [line for line in vm.warnings if line.startswith("--net-loss")]
 
 
 # -- a unikernel with a web page and an SSH console
