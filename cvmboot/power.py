@@ -12,7 +12,7 @@ from cvmboot.engines import settle
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
 from machine.console import HostConsole
-from machine.errors import EngineError
+from machine.errors import EngineError, MachineError
 from machine.exceptions import TripleFault
 from uefi.firmware import Outcome
 
@@ -98,9 +98,11 @@ class PoweredMachine:
             self.trace(self._trace_file.write)
         if self.options.gdb is not None:
             from cvmboot.debugging import gdb_server
+            from cvmboot.engines import engine_for
 
+            engine_for(self.options, self.warn)  # what does not go together is said before anybody is waited for
             self._gdb = gdb_server(
-                self.options.gdb, self._post_to_debugged, lambda: self.stop(Outcome("stopped")), self
+                self.options.gdb, self._post_to_debugged, lambda: self.stop(Outcome("shutdown")), self
             )
             self.warn(f"waiting for GDB; there: target remote 127.0.0.1:{self._gdb.port}")
         self._thread.start()
@@ -284,17 +286,27 @@ class PoweredMachine:
         assembly.board.input_arrived()
         return True
 
+    def outcome_of(self, result: "Outcome | MachineError") -> Outcome:
+        """What a run of the machine that is on now ended with, or raised, comes to. On its own thread."""
+        if isinstance(result, Outcome):
+            return result
+        if isinstance(result, TripleFault):
+            assembly = self._assembly
+            # Who means it takes its own interrupt table away first.
+            ends = assembly is not None and assembly.board.triple_fault_ends
+            if assembly is not None and ends and not assembly.computer.cpu.table("idtr")[1]:
+                return Outcome("shutdown")
+            return Outcome("crashed", text=str(result), fault=result.fault)
+        return Outcome("crashed", text=str(result))
+
     def _until_end(self, assembly: "Assembly | UnikernelAssembly") -> Outcome:
         failure: Exception | None = None
         try:
             outcome: Outcome = assembly.computer.run()
         except TripleFault as fault:
-            outcome = Outcome("crashed", text=str(fault), fault=fault.fault)
-            # Who means it takes its own interrupt table away first.
-            if assembly.board.triple_fault_ends and not assembly.computer.cpu.table("idtr")[1]:
-                outcome = Outcome("shutdown")
+            outcome = self.outcome_of(fault)
         except EngineError as error:
-            outcome, failure = Outcome("crashed", text=str(error)), error
+            outcome, failure = self.outcome_of(error), error
         if outcome.kind == "crashed":
             from cvmboot import crash
 

@@ -1,12 +1,14 @@
 """Listens for GDB on a TCP port of this host, one debugger at a time, and passes packets between it and the stub."""
 
 import contextlib
+import selectors
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from machine.gdb.packets import Reader, frame
-from machine.gdb.stub import GdbStub
+from machine.gdb.stub import Ending, GdbStub
 
 HOST = "127.0.0.1"
 _CHUNK = 1 << 16
@@ -16,7 +18,8 @@ _SEND_SECONDS = 10.0
 class GdbServer:
     """A port on the loopback interface. OSError if it cannot be had; port 0 takes a free one, see `port`.
 
-    `post` has the machine's thread call something soon, `kill` switches the machine off.
+    `post` has the machine's thread call something soon; the rest is for GdbStub. A debugger that comes while another one is
+    there is hung up on: left to wait, GDB would only tell of a target that does not answer.
     """
 
     def __init__(
@@ -25,10 +28,11 @@ class GdbServer:
         post: Callable[[Callable[[], None]], None],
         kill: Callable[[], None],
         monitor: dict[str, Callable[[str], str]],
+        judge: Callable[[Any], Ending] | None = None,
     ) -> None:
         self._listener = socket.create_server((HOST, port))
         self.port: int = self._listener.getsockname()[1]
-        self.stub = GdbStub(self._send, kill, monitor)
+        self.stub = GdbStub(self._send, kill, monitor) if judge is None else GdbStub(self._send, kill, monitor, judge)
         self._post = post
         self._client: socket.socket | None = None
         self._acknowledged = True
@@ -49,8 +53,11 @@ class GdbServer:
         """From the machine's thread. A debugger that is not there any more is noticed by the reading side."""
         client = self._client
         if client is not None:
-            with contextlib.suppress(OSError):
+            try:
                 client.sendall(frame(data))
+            except OSError:  # half of a packet may be on its way, nothing can follow it
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         while not self._closed:
@@ -70,20 +77,36 @@ class GdbServer:
 
     def _talk(self, client: socket.socket) -> None:
         reader = Reader()
-        while not self._closed:
+        with selectors.DefaultSelector() as selector:
             try:
-                data = client.recv(_CHUNK)
-            except TimeoutError:
-                continue
-            except OSError:
+                selector.register(client, selectors.EVENT_READ)
+                selector.register(self._listener, selectors.EVENT_READ)
+            except (OSError, ValueError):  # closed meanwhile
                 return
-            if not data:
-                return
-            packets, acknowledgements = reader.feed(data)
-            if self._acknowledged and acknowledgements:
-                with contextlib.suppress(OSError):
-                    client.sendall(acknowledgements)
-            for packet in packets:
-                if packet == b"QStartNoAckMode":
-                    self._acknowledged = False
-                self._post(lambda packet=packet: self.stub.handle(packet))  # type: ignore[misc]
+            while not self._closed:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if client in ready:
+                    if not self._take(client, reader):
+                        return
+                elif self._listener in ready:
+                    self._hang_up_on_next()
+
+    def _take(self, client: socket.socket, reader: Reader) -> bool:
+        """Pass on what the debugger has said; False if it has gone."""
+        try:
+            data = client.recv(_CHUNK)
+        except OSError:
+            return False
+        packets, acknowledgements = reader.feed(data)
+        if self._acknowledged and acknowledgements:
+            with contextlib.suppress(OSError):
+                client.sendall(acknowledgements)
+        for packet in packets:
+            if packet == b"QStartNoAckMode":
+                self._acknowledged = False
+            self._post(lambda packet=packet: self.stub.handle(packet))  # type: ignore[misc]
+        return bool(data)
+
+    def _hang_up_on_next(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()

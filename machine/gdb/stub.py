@@ -2,16 +2,19 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from machine import registers as reg
 from machine.computer import Computer
-from machine.cpu import Cpu, Stop, Watch
+from machine.cpu import Cpu, Fault, Stop, Watch
 from machine.errors import BadAddress
 from machine.gdb import target
 from machine.gdb.packets import INTERRUPT, LARGEST, escape, unescape
 
-SIGINT, SIGTRAP, SIGSEGV = 2, 5, 11
+SIGINT, SIGILL, SIGTRAP, SIGFPE, SIGBUS, SIGSEGV = 2, 4, 5, 8, 10, 11
+"""GDB's own numbers of signals."""
+_SIGNALS = {0: SIGFPE, 1: SIGTRAP, 3: SIGTRAP, 6: SIGILL, 16: SIGFPE, 17: SIGBUS, 19: SIGFPE}
+"""What an exception is called that nobody handles, by its vector; any other is a SIGSEGV."""
 _OK, _UNSUPPORTED, _BAD, _NO_MEMORY = b"OK", b"", b"E16", b"E0e"  # E16: EINVAL, E0e: EFAULT
 _MOST_BREAKPOINTS = 1000
 _WATCH_KINDS = {b"2": (False, True), b"3": (True, False), b"4": (True, True)}
@@ -19,11 +22,25 @@ _WATCH_NAMES = {(False, True): b"watch", (True, False): b"rwatch", (True, True):
 _FEATURES = b"PacketSize=%x;qXfer:features:read+;vContSupported+;swbreak+;hwbreak+;QStartNoAckMode+" % LARGEST
 
 
+class Ending(NamedTuple):
+    """What GDB is told of a machine's end: that it left with `status`, or died of `fault`, or neither, as it starts again."""
+
+    status: int | None = None
+    died: bool = False
+    fault: Fault | None = None
+
+
+def _judge(result: Any) -> Ending:
+    if isinstance(result, Exception):
+        return Ending(died=True, fault=getattr(result, "fault", None))
+    return Ending(status=0)
+
+
 class GdbStub:
     """A debugger (machine.debugger.Debugger) that is told what to do by GDB's packets.
 
     `send` gets the replies, `kill` switches the machine off. `monitor` are the commands of GDB's `monitor`: each gets the
-    rest of its line and gives text.
+    rest of its line and gives text. `judge` says what a result of Computer.run, or what it raised, means.
     The stub outlives a reset: `attach` puts it onto the next machine, with the breakpoints that it had.
     """
 
@@ -32,6 +49,7 @@ class GdbStub:
         send: Callable[[bytes], None],
         kill: Callable[[], None] = lambda: None,
         monitor: dict[str, Callable[[str], str]] | None = None,
+        judge: Callable[[Any], Ending] = _judge,
     ) -> None:
         self.paused = True
         self.stepping: int | None = None
@@ -41,6 +59,7 @@ class GdbStub:
         self._send = send
         self._kill = kill
         self._monitor = monitor or {}
+        self._judge = judge
         self._computer: Computer | None = None
         self._breakpoints: set[int] = set()
         self._watches: dict[tuple[bytes, int, int], Watch] = {}
@@ -49,6 +68,7 @@ class GdbStub:
         self._awaited = False
         self._reason = b"T%02xthread:1;" % SIGTRAP
         self._over = False
+        self._died_of = 0
         self._packets: deque[bytes] = deque()
 
     def attach(self, computer: Computer) -> None:
@@ -84,15 +104,15 @@ class GdbStub:
     def ended(self, cpu: Cpu, result: Any) -> None:
         """Show a crash before the machine is gone; say good-bye otherwise."""
         self._over = True
-        if not self._connected:
-            self.paused = False
-        elif isinstance(result, Exception) or getattr(result, "kind", None) == "crashed":
-            self._pause(cpu, SIGSEGV)
-        else:
-            self.paused = False
-            if self._awaited and getattr(result, "kind", None) != "reset":
-                self._awaited = False
-                self._send(b"W00")
+        ending = self._judge(result)
+        if ending.died and self._connected:
+            self._died_of = _SIGNALS.get(ending.fault.vector, SIGSEGV) if ending.fault is not None else SIGSEGV
+            self._pause(cpu, self._died_of)
+            return
+        self.paused = False
+        if self._awaited and ending.status is not None:
+            self._awaited = False
+            self._send(b"W%02x" % ending.status)
 
     def _goes_on(self, cpu: Cpu) -> bool:
         """Whether a step through a range of addresses is not over yet."""
@@ -117,9 +137,13 @@ class GdbStub:
     def connected(self) -> None:
         """GDB is there: the guest stops for it."""
         self._connected = True
-        self.paused = True
         self._awaited = False
         self._packets.clear()
+        if self.paused:
+            return  # before the first instruction, or behind the last one
+        self.paused = True
+        if self._computer is not None:
+            self._pause(self._computer.cpu, SIGTRAP)
 
     def disconnected(self) -> None:
         """GDB has gone: the guest goes on without breakpoints."""
@@ -136,7 +160,10 @@ class GdbStub:
         if packet != INTERRUPT:
             self._packets.append(packet)
         elif self._awaited and self._computer is not None:
-            self._pause(self._computer.cpu, SIGINT)
+            cpu = self._computer.cpu
+            if self.runs and cpu.index not in self.runs:  # GDB holds the one whose turn it was: it wants one that ran
+                cpu = self._computer.engine.cpus[min(self.runs)]
+            self._pause(cpu, SIGINT)
 
     def _answer(self, packet: bytes) -> bytes | None:
         handler = _COMMANDS.get(packet[:1])
@@ -188,6 +215,7 @@ class GdbStub:
 
     def _read_memory(self, computer: Computer, rest: bytes) -> bytes:
         address, size = _place(rest)
+        size = min(size, LARGEST // 2 - 4)
         data = b""
         memory = computer.linear(self._cpu(computer))
         while len(data) < size:
@@ -224,12 +252,19 @@ class GdbStub:
     def _continue(self, computer: Computer, rest: bytes) -> None:
         if rest:
             self._cpu(computer).set(reg.RIP, _number(rest))
-        self._resume()
+        self._go_on()
 
     def _step(self, computer: Computer, rest: bytes) -> None:
         if rest:
             self._cpu(computer).set(reg.RIP, _number(rest))
-        self._resume(self._thread)
+        self._go_on(self._thread)
+
+    def _go_on(self, step: int | None = None, runs: frozenset[int] | None = None, within: range = range(0)) -> None:
+        """GDB has the guest go on; one that is dead ends now, which is the answer."""
+        self._resume(step, runs, within)
+        if self._over:
+            self._awaited = False
+            self._send(b"X%02x" % self._died_of)
 
     def _resume(self, step: int | None = None, runs: frozenset[int] | None = None, within: range = range(0)) -> None:
         """Let the guest go on: CPU `step` by single instructions as long as it is `within`, and all others that `runs` names."""
@@ -258,7 +293,7 @@ class GdbStub:
         if step is not None and actions[step][:1] == b"r":
             first, _, end = actions[step][1:].partition(b",")
             within = range(_number(first), _number(end))
-        self._resume(step, runs if len(runs) < len(computer.engine.cpus) else None, within)
+        self._go_on(step, runs if len(runs) < len(computer.engine.cpus) else None, within)
         return None
 
     @staticmethod
@@ -390,7 +425,7 @@ def _index(text: bytes) -> int:
 def _place(text: bytes) -> tuple[int, int]:
     """`address,size`."""
     address, _, size = text.partition(b",")
-    return _number(address), min(_number(size), LARGEST // 2 - 4)
+    return _number(address), _number(size)
 
 
 def _point(text: bytes) -> tuple[bytes, int, int]:

@@ -48,20 +48,12 @@ _FEATURES = (
     ("cvmboot.system", _SYSTEM),
 )
 REGISTERS = tuple(register for _, registers in _FEATURES for register in registers)
-_FLAGS = {
-    0: "CF",
-    2: "PF",
-    4: "AF",
-    6: "ZF",
-    7: "SF",
-    8: "TF",
-    9: "IF",
-    10: "DF",
-    11: "OF",
-    14: "NT",
-    16: "RF",
-    18: "AC",
-}
+_FLAGS = (
+    *(("CF", 0, 0), ("PF", 2, 2), ("AF", 4, 4), ("ZF", 6, 6), ("SF", 7, 7), ("TF", 8, 8), ("IF", 9, 9), ("DF", 10, 10)),
+    *(("OF", 11, 11), ("IOPL", 12, 13), ("NT", 14, 14), ("RF", 16, 16), ("VM", 17, 17), ("AC", 18, 18)),
+    *(("VIF", 19, 19), ("VIP", 20, 20), ("ID", 21, 21)),
+)
+"""Names, first and last bit of RFLAGS' fields (AMD64 APM volume 2, 3.1.6)."""
 _VECTORS = (
     *(("v4_float", "ieee_single", 4), ("v2_double", "ieee_double", 2), ("v16_int8", "int8", 16)),
     *(("v8_int16", "int16", 8), ("v4_int32", "int32", 4), ("v2_int64", "int64", 2)),
@@ -76,7 +68,7 @@ def description() -> bytes:
         lines.append(f'<feature name="{feature}">')
         if registers is _CORE:
             lines.append('<flags id="flags" size="4">')
-            lines += [f'<field name="{name}" start="{bit}" end="{bit}"/>' for bit, name in _FLAGS.items()]
+            lines += [f'<field name="{name}" start="{first}" end="{last}"/>' for name, first, last in _FLAGS]
             lines.append("</flags>")
         if registers is _SSE:
             lines += [f'<vector id="{name}" type="{kind}" count="{count}"/>' for name, kind, count in _VECTORS]

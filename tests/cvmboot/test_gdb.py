@@ -15,6 +15,7 @@ from machine.gdb import target
 from machine.gdb.packets import frame
 
 Sample = Callable[[str], Path]
+SAMPLES = Path(__file__).parents[2] / "samples" / "built"
 gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed (Debian package gdb)")
 
 
@@ -174,10 +175,94 @@ def test_a_guest_that_waits_for_a_key_can_be_interrupted_and_goes_on_waiting(sam
 
 def test_a_crash_is_shown_before_the_machine_is_gone(sample: Sample) -> None:
     with _debugged(sample("faults"), args="ud2") as (vm, client):
-        assert client.ask(b"c").startswith(b"T0b")
+        assert client.ask(b"c").startswith(b"T04")
         assert client.ask(b"m%x,2" % client.register("rip")) == b"0f0b"
         client.say(b"c")
         assert vm.wait(20) == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "signal"), [("ud2", b"04"), ("divide", b"08"), ("int3", b"05"), ("page", b"0b"), ("gp", b"0b")]
+)
+def test_a_crash_has_the_signal_of_its_exception_and_continue_ends_it(
+    sample: Sample, fault: str, signal: bytes
+) -> None:
+    with _debugged(sample("faults"), args=fault) as (vm, client):
+        assert client.ask(b"vCont;c") == b"T%bthread:1;" % signal
+        assert client.ask(b"?") == b"T%bthread:1;" % signal
+        assert client.ask(b"vCont;C%b:1;c" % signal) == b"X%b" % signal
+        assert vm.wait(20) == 4
+
+
+def test_gdb_hears_the_exit_status_of_run(sample: Sample) -> None:
+    with _debugged(sample("faults"), args="no such fault") as (vm, client):
+        assert client.ask(b"c") == b"W03"
+        assert vm.wait(20) == 3
+
+
+def test_the_triple_fault_by_which_a_board_is_switched_off_is_no_crash() -> None:
+    with _debugged(SAMPLES / "unikernel_pvh.elf") as (vm, client):
+        start = client.register("rip")
+        # lidt [rest of this code, which is zeros]; int3: how TamaGo's boards are switched off
+        assert (
+            client.ask(
+                b"M%x,40:0f011d%b%b" % (start, (start + 8).to_bytes(4, "little").hex().encode(), b"cc" + b"00" * 56)
+            )
+            == b"OK"
+        )
+        assert client.ask(b"c") == b"W00"
+        assert vm.wait(20) == 0
+
+
+def test_a_guest_that_gdb_kills_is_switched_off(sample: Sample) -> None:
+    with _debugged(sample("faults"), args="loop") as (vm, client):
+        assert client.ask(b"vKill;a410") == b"OK"
+        assert vm.wait(20) == 0
+
+
+def test_a_second_debugger_is_hung_up_on_and_the_first_one_goes_on(sample: Sample) -> None:
+    with _debugged(sample("hello")) as (vm, client):
+        assert vm.gdb_port
+        with socket.create_connection(("127.0.0.1", vm.gdb_port), timeout=20) as other:
+            assert other.recv(1) == b""
+        assert client.ask(b"c") == b"W00"
+
+
+def test_the_next_debugger_finds_a_guest_that_stops_for_it(sample: Sample) -> None:
+    with _debugged(sample("faults"), args="loop") as (vm, client):
+        assert vm.gdb_port
+        assert client.ask(b"Z0,%x,1" % client.register("rip")) == b"OK"
+        assert client.ask(b"D") == b"OK"
+        client.close()
+        vm.expect("loop", timeout=20)
+        again = Client(vm.gdb_port)
+        assert again.ask(b"?") == b"T05thread:1;"
+        before = again.register("rip")
+        assert again.ask(b"s").startswith(b"T05")
+        assert abs(again.register("rip") - before) < 64
+        again.close()
+
+
+@pytest.mark.parametrize("command", [b"X", b"M"])
+def test_memory_is_written_in_packets_as_large_as_we_say(sample: Sample, command: bytes) -> None:
+    with _debugged(sample("hello")) as (_vm, client):
+        found = re.search(rb"PacketSize=([0-9a-f]+)", client.ask(b"qSupported"))
+        assert found
+        room = int(found[1], 16) - len(b"X10000000,ffff:") - 4
+        data = bytes(n % 20 + 1 for n in range(room if command == b"X" else room // 2))
+        said = data if command == b"X" else data.hex().encode()
+        assert client.ask(b"%b10000000,%x:%b" % (command, len(data), said)) == b"OK"
+        for at in range(0, len(data), 4000):
+            part = data[at : at + 4000]
+            assert client.ask(b"m%x,%x" % (0x1000_0000 + at, len(part))) == part.hex().encode()
+
+
+def test_what_gdb_cannot_go_with_is_said_before_it_is_waited_for(
+    sample: Sample, cvmboot: Callable[..., "subprocess.CompletedProcess[bytes]"]
+) -> None:
+    done = cvmboot("run", "--gdb", 0, "--engine", "kvm", sample("hello"))
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1 and b"leave --engine out" in done.stderr
 
 
 def test_a_debugger_that_hangs_up_leaves_a_guest_that_runs(sample: Sample) -> None:
@@ -200,6 +285,36 @@ def test_a_port_that_is_taken_is_one_line(
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
     assert b"choose another port" in done.stderr
+
+
+@gdb
+@pytest.mark.skipif(
+    shutil.which("clang-14") is None or shutil.which("lld-link-14") is None, reason="no clang and lld 14"
+)
+def test_gdb_takes_the_symbols_of_a_moved_image_from_what_monitor_images_says(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "folder" of\\images'
+    folder.mkdir()
+    (folder / "app.c").write_text(
+        "typedef unsigned long long UINTN;\n"
+        "UINTN twice(UINTN n) {\n    return 2 * n;\n}\n"
+        "UINTN efi_main(void *image, void *table) {\n    return twice(0) & (UINTN)image & (UINTN)table;\n}\n"
+    )
+    flags = ("-target", "x86_64-unknown-windows", "-gdwarf-4", "-O0", "-ffreestanding", "-mno-red-zone")
+    subprocess.run(["clang-14", *flags, "-c", "app.c", "-o", "app.o"], cwd=folder, check=True)
+    link = ("-nodefaultlib", "-entry:efi_main", "-debug:dwarf", "-subsystem:efi_application", "-out:app.efi", "app.o")
+    subprocess.run(["lld-link-14", *link], cwd=folder, check=True)
+    with VirtualMachine(folder / "app.efi", gdb=0) as vm:
+        said = 'gdb.execute("monitor images", False, True)'
+        paste = f'python import re; gdb.execute(re.search("add-symbol-file .*", {said})[0])'
+        commands = (f"target remote 127.0.0.1:{vm.gdb_port}", paste, "break twice", "continue", "continue")
+        words = [word for command in commands for word in ("-ex", command)]
+        done = subprocess.run(
+            ["gdb", "-nx", "-batch", *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert vm.wait(20) == 0
+    text = done.stdout
+    assert "Breakpoint 1, twice (n=0) at app.c:3" in text
+    assert "exited normally" in text
 
 
 @gdb

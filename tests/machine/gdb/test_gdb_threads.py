@@ -127,6 +127,15 @@ def test_one_cpu_runs_while_the_others_stand(debugged: Debugged) -> None:
     assert debugged.word(WORD + 8) == 0
 
 
+def test_an_interrupt_is_of_the_cpu_that_alone_ran(debugged: Debugged) -> None:
+    debugged.start()
+    debugged.tell(b"vCont;c:2")
+    while debugged.word(WORD + 8) < 1000:
+        pass
+    assert debugged.ask(b"\x03") == b"T02thread:2;"
+    assert debugged.word(WORD) == 0
+
+
 def test_a_watchpoint_names_the_cpu_that_wrote(debugged: Debugged) -> None:
     debugged.start()
     assert debugged.ask(b"Z2,%x,4" % (WORD + 8)) == b"OK"
