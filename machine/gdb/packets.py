@@ -66,7 +66,9 @@ class Reader:
                     break
                 if len(self._data) < end + 3:
                     break
-                body, checksum = bytes(self._data[1:end]), bytes(self._data[end + 1 : end + 3])
+                # One that another one begins in was broken off.
+                begin = self._data.rfind(b"$", 0, end) + 1
+                body, checksum = bytes(self._data[begin:end]), bytes(self._data[end + 1 : end + 3])
                 del self._data[: end + 3]
                 if b"%02x" % (sum(body) & 0xFF) == checksum.lower():
                     acknowledgements += b"+"

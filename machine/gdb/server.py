@@ -5,6 +5,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from machine.gdb.packets import Reader, frame
@@ -35,6 +36,8 @@ class GdbServer:
         self.stub = GdbStub(self._send, kill, monitor) if judge is None else GdbStub(self._send, kill, monitor, judge)
         self._post = post
         self._client: socket.socket | None = None
+        self._served: socket.socket | None = None
+        """The one that the machine's thread is at: what an earlier one has said may still wait there when the next one comes."""
         self._acknowledged = True
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="cvmboot-gdb", daemon=True)
@@ -51,7 +54,7 @@ class GdbServer:
 
     def _send(self, data: bytes) -> None:
         """From the machine's thread. A debugger that is not there any more is noticed by the reading side."""
-        client = self._client
+        client = self._served
         if client is not None:
             try:
                 client.sendall(frame(data))
@@ -70,10 +73,18 @@ class GdbServer:
                 client.settimeout(_SEND_SECONDS)
                 self._client = client
                 self._acknowledged = True
-                self._post(self.stub.connected)
+                self._post(partial(self._begin, client))
                 self._talk(client)
                 self._client = None
-            self._post(self.stub.disconnected)
+            self._post(self._end)
+
+    def _begin(self, client: socket.socket) -> None:
+        self._served = client
+        self.stub.connected()
+
+    def _end(self) -> None:
+        self._served = None
+        self.stub.disconnected()
 
     def _talk(self, client: socket.socket) -> None:
         reader = Reader()
@@ -104,7 +115,7 @@ class GdbServer:
         for packet in packets:
             if packet == b"QStartNoAckMode":
                 self._acknowledged = False
-            self._post(lambda packet=packet: self.stub.handle(packet))  # type: ignore[misc]
+            self._post(partial(self.stub.handle, packet))
         return bool(data)
 
     def _hang_up_on_next(self) -> None:
