@@ -12,6 +12,7 @@ from cvmboot.errors import UsageError
 from cvmboot.help_text import lay_out
 from cvmboot.matrix.command import MATRIX_EXAMPLES, MATRIX_HELP, matrix
 from cvmboot.option_parameters import parameter
+from cvmboot.status import USAGE
 
 RUN_HELP = """Boot an EFI application, a disk image or an ELF unikernel. The terminal becomes its console.
 
@@ -123,6 +124,8 @@ def run_command_line(words: list[str]) -> int:
         # typer has click's exceptions in a package of its own; what they have in common is this method.
         if not hasattr(error, "format_message"):
             raise
+        if not error.format_message():
+            return USAGE  # a group of commands without one of them: its help has been shown
         command = getattr(getattr(error, "ctx", None), "command_path", "cvmboot")
         raise UsageError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     return int(result or 0)

@@ -22,7 +22,7 @@ from cvmboot.snapshots.errors import printable
 EXAMPLES = """Examples:
 
 \b
-  cvmboot snapshot go-boot.efi -o prompt.snap --at "> "
+  cvmboot snapshot go-boot.efi -o prompt.snap --at "boot manager" --at "> "
   cvmboot run --restore prompt.snap
   printf 'info\\n' | cvmboot run --restore prompt.snap --timeout 5
   printf 'linux\\n' | cvmboot snapshot go-boot.efi --esp ./esp -o shell.snap --at "~ # " --timeout 120
@@ -54,12 +54,16 @@ app = typer.Typer(
     cls=_Group,
     help="Freeze a booted machine in a file; `cvmboot run --restore` goes on from there.",
     no_args_is_help=True,
+    epilog=EXAMPLES,
 )
 
 
-def _take(image: Path, output: Path, at: str | None, after: str | None, **given: Any) -> None:
-    if (at is None) == (after is None):
+def _take(image: Path, output: Path, at: list[str] | None, after: str | None, **given: Any) -> None:
+    texts = [text.encode() for text in at or ()]
+    if bool(texts) == (after is not None):
         raise UsageError("when is the machine to be frozen? Give --at TEXT, or --after SECONDS")
+    if not all(texts):
+        raise UsageError("--at: wanted a text; '' is on every console")
     pause = None if after is None else seconds(after)
     for option in OPTIONS:
         given.setdefault(option.name, None)
@@ -70,9 +74,7 @@ def _take(image: Path, output: Path, at: str | None, after: str | None, **given:
     typed = b"" if os.isatty(0) else sys.stdin.buffer.read()
     with (
         progress_bar(str(output)) as progress,
-        Freezer(
-            image, RunOptions(**fields), output, progress, at.encode() if at is not None else None, typed
-        ) as freezer,
+        Freezer(image, RunOptions(**fields), output, progress, texts, typed) as freezer,
         freezer.wait(limit, pause) as snapshot,
     ):
         facts = snapshot.facts
@@ -102,7 +104,13 @@ _take.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option("--at", help="Freeze when this is on the console.", metavar="TEXT")
+                list[str] | None,
+                typer.Option(
+                    "--at",
+                    help="Freeze when this is on the console; repeated: one text after the other.",
+                    metavar="TEXT",
+                    show_default=False,
+                ),
             ],
         ),
         inspect.Parameter(

@@ -12,6 +12,7 @@ _MAGICS: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\x04\x22\x4d\x18", "an lz4 file; decompress it first"),
     (0, b"PK\x03\x04", "a zip archive; unpack it first"),
     (0, b"070701", "a cpio archive (an initrd?)"),
+    (0, b"CVMSNAP\n", "a snapshot of cvmboot; cvmboot run --restore goes on from it"),
     (0, b"QFI\xfb", "a qcow2 disk image"),
     (0, b"KDMV", "a VMDK disk image"),
     (0, b"vhdxfile", "a VHDX disk image"),

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class Freezer:
     """Boots `image`, types `typed`, shows the console on standard output, and freezes the machine into the file `output`.
 
-    With `at` it is frozen by its own thread when that is on the console: under virtual time always at the same instruction.
+    With `at` it is frozen by its own thread when these texts have been on the console, one after the other: under virtual time
+    always at the same instruction.
     """
 
     def __init__(
@@ -34,10 +36,11 @@ class Freezer:
         options: "RunOptions",
         output: Path,
         progress: Progress | None,
-        at: bytes | None,
+        at: list[bytes],
         typed: bytes,
     ) -> None:
         self._at = at
+        self._awaited = deque(at)
         self._seen = b""
         self._ended = threading.Event()
         self._visit: Visit | None = None
@@ -70,7 +73,9 @@ class Freezer:
             if not self._machine.join(0):
                 self._freeze(ended, limit, pause)
             else:
-                until = f"it printed {self._at.decode()!r}" if self._at is not None else "it was to be frozen"
+                until = f"it printed {self._awaited[0].decode()!r}" if self._awaited else "it was to be frozen"
+                if self._machine.report:
+                    complain("\n".join(self._machine.report))
                 raise CvmbootError(f"the guest ended before {until}")
         elif visit.failure is not None:
             raise visit.failure
@@ -78,9 +83,8 @@ class Freezer:
 
     def _freeze(self, seen: bool, limit: float, pause: float | None) -> None:
         if pause is None and not seen:
-            assert self._at is not None
             raise CvmbootError(
-                f"--at {self._at.decode()!r}: the guest has not printed that within {limit:g} s (--timeout)"
+                f"--at {self._awaited[0].decode()!r}: the guest has not printed that within {limit:g} s (--timeout)"
             )
         self._machine.at_rest(self._taking.store, PATIENCE)
 
@@ -98,13 +102,18 @@ class Freezer:
     def _show(self, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-        if self._at is None or self._visit is not None:
+        if not self._at or self._visit is not None:
             return
         self._seen += data
         assembly = self._machine.assembly
-        if self._at not in self._seen or assembly is None:
-            self._seen = self._seen[-len(self._at) :] if assembly is not None else self._seen
+        if assembly is None:
             return
+        while self._awaited:
+            found = self._seen.find(self._awaited[0])
+            if found < 0:
+                self._seen = self._seen[-len(self._awaited[0]) :]
+                return
+            self._seen = self._seen[found + len(self._awaited.popleft()) :]
         self._visit = Visit(self._store)
         assembly.computer.at_rest(partial(self._pay, assembly))
 

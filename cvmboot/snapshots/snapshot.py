@@ -108,7 +108,11 @@ class Taking:
             if path is None:
                 self._descriptor = os.memfd_create("cvmboot-snapshot", os.MFD_CLOEXEC)
             else:
-                self._descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+                if path.exists() and not path.is_file():
+                    what = "a folder" if path.is_dir() else "no regular file, and clones map it"
+                    raise SnapshotError(f"{path}: this is {what}; name a file that can be written")
+                self._place = path.resolve()  # what a symbolic link leads to is written
+                self._descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._place.parent)  # mode 0600
                 self._beside = Path(name)
         except OSError as error:
             raise self._failed(error) from None
@@ -142,8 +146,8 @@ class Taking:
     def finish(self) -> Snapshot:
         """What was stored, under its name. SnapshotError."""
         try:
-            if self._beside is not None and self._path is not None:
-                self._beside.rename(self._path)
+            if self._beside is not None:
+                self._beside.rename(self._place)
         except OSError as error:
             raise self._failed(error) from None
         descriptor, self._descriptor = self._descriptor, -1

@@ -1,6 +1,7 @@
 """Snapshots through the Python API and the command line, with tiny guests: clones go on alone, files keep and refuse."""
 
 import json
+import os
 import stat
 import threading
 import time
@@ -179,7 +180,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     with VirtualMachine(ECHO, memory="64M") as vm:
         with pytest.raises(SnapshotError, match="No such file"):
             vm.snapshot(tmp_path / "none" / "x.snap")
-        with pytest.raises(SnapshotError, match="Is a directory"):
+        with pytest.raises(SnapshotError, match="a folder"):
             vm.snapshot(tmp_path)
         echoes(vm)
     assert list(tmp_path.iterdir()) == []
@@ -195,6 +196,42 @@ def test_the_command_freezes_at_a_text_and_goes_on(cvmboot, image, tmp_path):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"on", b"")
     ran = cvmboot("run", f"--restore={path}", "--timeout", "20", typed=b"again\x04")
     assert ran.stdout == b"again"
+
+
+def test_several_texts_are_waited_for_one_after_the_other(cvmboot, image, tmp_path):
+    path, typed = tmp_path / "at.snap", b"> menu> "
+    made = cvmboot("snapshot", image(ECHO), "-o", path, "--memory", "64M", "--at", "menu", "--at", "> ", typed=typed)
+    assert (made.returncode, made.stdout) == (0, typed), made.stderr
+    assert cvmboot("run", "--restore", path, "--timeout", "20", typed=b"on\x04").stdout == b"on"
+    late = cvmboot(
+        "snapshot", image(ECHO), "-o", path, "--timeout", "0.5", "--at", "menu", "--at", "> ", typed=b"> menu"
+    )
+    assert late.returncode == 1 and b"--at '> '" in late.stderr
+
+
+def test_a_guest_that_dies_before_it_is_frozen_says_why(cvmboot, image, tmp_path):
+    ended = cvmboot("snapshot", image(guest_code.application(b"\x0f\x0b")), "-o", tmp_path / "x.snap", "--at", "never")
+    assert ended.returncode == 1
+    assert b"the guest crashed: invalid opcode" in ended.stderr
+    assert ended.stderr.endswith(b"the guest ended before it printed 'never'\n")
+
+
+def test_a_snapshot_behind_a_link_is_written_where_that_leads_to(cvmboot, image, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.snap").symlink_to(tmp_path / "far" / "real.snap")
+    for _ in range(2):
+        made = cvmboot("snapshot", image(ECHO), "-o", tmp_path / "link.snap", "--memory", "64M", "--after", "0.1")
+        assert made.returncode == 0, made.stderr
+        assert (tmp_path / "link.snap").is_symlink() and (tmp_path / "far" / "real.snap").is_file()
+    assert len(list((tmp_path / "far").iterdir())) == 1
+
+
+@pytest.mark.parametrize("words", [(), ("platform",), ("attest",), ("image",), ("deploy",), ("snapshot",)])
+def test_a_group_of_commands_shows_its_help_and_no_empty_complaint(cvmboot, words):
+    ended = cvmboot(*words)
+    assert b"Usage: cvmboot" in ended.stdout
+    assert ended.stderr == b""
+    assert ended.returncode == (2 if words else 0)
 
 
 def test_the_command_freezes_after_a_time(cvmboot, image, tmp_path):
@@ -220,6 +257,10 @@ def test_info(cvmboot, snap):
         (("snapshot", "IMAGE", "-o", "x.snap", "--at", "a", "--after", "1"), 2, "--at TEXT, or --after SECONDS"),
         (("snapshot", "IMAGE", "-o", "x.snap", "--at", "never", "--timeout", "0.3"), 1, "has not printed that"),
         (("snapshot", "DONE", "-o", "x.snap", "--at", "never"), 1, "the guest ended before it printed 'never'"),
+        (("snapshot", "IMAGE", "-o", "x.snap", "--at", ""), 2, "is on every console"),
+        (("snapshot", "IMAGE", "-o", "FIFO", "--at", "a"), 1, "no regular file"),
+        (("snapshot", "IMAGE", "-o", "/dev/null", "--at", "a"), 1, "no regular file"),
+        (("run", "SNAP"), 1, "cvmboot run --restore goes on from it"),
         (("snapshot", "none.efi", "-o", "x.snap", "--at", "a"), 1, "none.efi"),
         (("snapshot", "info", "IMAGE"), 1, "no snapshot of cvmboot"),
         (("run", "--restore", "none.snap"), 1, "No such file"),
@@ -234,7 +275,8 @@ def test_info(cvmboot, snap):
 def test_mistakes_get_one_line(cvmboot, image, snap, tmp_path, words, status, said):
     done = tmp_path / "done.efi"
     done.write_bytes(guest_code.returning(0))
-    names = {"IMAGE": image(ECHO), "SNAP": snap, "DONE": done, "x.snap": tmp_path / "x.snap"}
+    names = {"IMAGE": image(ECHO), "SNAP": snap, "DONE": done, "x.snap": tmp_path / "x.snap", "FIFO": tmp_path / "fifo"}
+    os.mkfifo(names["FIFO"])
     ended = cvmboot(*(names.get(word, word) for word in words))
     assert ended.returncode == status, ended.stderr
     assert said in ended.stderr.decode()
