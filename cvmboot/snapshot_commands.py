@@ -64,6 +64,8 @@ def _take(image: Path, output: Path, at: list[str] | None, after: str | None, **
         raise UsageError("when is the machine to be frozen? Give --at TEXT, or --after SECONDS")
     if not all(texts):
         raise UsageError("--at: wanted a text; '' is on every console")
+    if str(output) == "-":
+        raise UsageError("-o -: machines that go on from a snapshot map it; name a file")
     pause = None if after is None else seconds(after)
     for option in OPTIONS:
         given.setdefault(option.name, None)

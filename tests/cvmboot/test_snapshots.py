@@ -258,6 +258,7 @@ def test_info(cvmboot, snap):
         (("snapshot", "IMAGE", "-o", "x.snap", "--at", "never", "--timeout", "0.3"), 1, "has not printed that"),
         (("snapshot", "DONE", "-o", "x.snap", "--at", "never"), 1, "the guest ended before it printed 'never'"),
         (("snapshot", "IMAGE", "-o", "x.snap", "--at", ""), 2, "is on every console"),
+        (("snapshot", "IMAGE", "-o", "-", "--at", "a"), 2, "name a file"),
         (("snapshot", "IMAGE", "-o", "FIFO", "--at", "a"), 1, "no regular file"),
         (("snapshot", "IMAGE", "-o", "/dev/null", "--at", "a"), 1, "no regular file"),
         (("run", "SNAP"), 1, "cvmboot run --restore goes on from it"),

@@ -42,6 +42,29 @@ def _printing(data: bytes) -> bytes:
     return application(code + b"\x31\xc0\xc3")
 
 
+JUNIT = {
+    "testsuites": ("name tests failures errors time", ["testsuite"]),
+    "testsuite": ("name tests failures errors skipped time timestamp", ["testcase"]),
+    "testcase": ("name classname time", ["skipped", "error", "failure", "system-out", "system-err"]),
+    "skipped": ("message", []),
+    "error": ("message type", []),
+    "failure": ("message type", []),
+    "system-out": ("", []),
+    "system-err": ("", []),
+}
+"""Elements, their attributes, and what is in them in that order: what the schemas have in common by which Jenkins' xUnit plugin
+(junit-10.xsd) and JUnit 5 (jenkins-junit.xsd) judge a file."""
+
+
+def follows_jenkins_schema(element: ElementTree.Element) -> None:
+    attributes, children = JUNIT[element.tag]
+    assert set(element.attrib) <= set(attributes.split()), element.attrib
+    found = [children.index(child.tag) for child in element]
+    assert found == sorted(found), [child.tag for child in element]
+    for child in element:
+        follows_jenkins_schema(child)
+
+
 def test_the_example_passes_and_keeps_what_is_asked_for(tmp_path: Path) -> None:
     kept, junit = tmp_path / "kept", tmp_path / "junit.xml"
     done = ran(SAMPLES / "matrix.toml", "--jobs", 2, "--output", kept, "--trace", "--junit", junit)
@@ -135,6 +158,9 @@ def test_what_was_wanted_stands_beside_what_was_seen(write: Write, tmp_path: Pat
     assert "add --snp" in results["bad options"]["reason"]
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("5", "2")
+    follows_jenkins_schema(suite)
+    ends = {case.attrib["name"]: case.findtext("system-err") for case in suite.iter("testcase")}
+    assert ends["other end"] == "exit_status=0 outcome=returned"
     # For people the same, wanted above seen.
     shown = ran(path, "--only", "other words")
     assert shown.returncode == 3
@@ -252,7 +278,7 @@ def test_fail_fast_and_cases_that_were_not_run(write: Write, tmp_path: Path) -> 
     assert done.returncode == 3 and list(results_in(done.stdout)) == ["one", "two"]
     assert "1 not run" in done.stderr and "stopped after 2 cases" in done.stderr
     suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
-    assert suite.attrib["skipped"] == "1"
+    assert suite[0].attrib["skipped"] == "1"
     assert [case.attrib["name"] for case in suite.iter("testcase") if case.find("skipped") is not None] == ["three"]
 
 
