@@ -16,8 +16,13 @@ _SMALLEST_NUMBER_OF_BYTES = 1 << 20
 
 
 def memory_size(text: str) -> int:
-    """Bytes of a --memory option: size_of()."""
-    return size_of("--memory", text)
+    """Bytes of a --memory option: size_of(), and as much as a machine can have. UsageError."""
+    from machine.memory import LARGE_PAGE, MAXIMUM, MINIMUM
+
+    size = size_of("--memory", text)
+    if not MINIMUM <= size <= MAXIMUM or size % LARGE_PAGE:
+        raise UsageError(f"--memory {text}: wanted a multiple of 2 MiB from 64 MiB to 1 TiB")
+    return size
 
 
 def size_of(option: str, text: str) -> int:

@@ -19,6 +19,7 @@ from machine.errors import BadAddress, MachineError
 PAGE = 4096
 HOLE_START = 0xC000_0000
 HIGH_START = 0x1_0000_0000
+LARGE_PAGE = 2 << 20
 MINIMUM = 64 << 20
 _WORTH_DISCARDING = 64 << 10
 """Bytes of zeros from which on it is quicker to give pages back, and to get fresh ones where they are needed again."""
@@ -40,7 +41,7 @@ class PhysicalMemory:
         """`source`: a descriptor, which stays the caller's, and a multiple of the page size: what RAM holds at first is there in
         the file, which must stay as it is and be long enough.
         """
-        if not MINIMUM <= size <= MAXIMUM or size % (2 << 20):
+        if not MINIMUM <= size <= MAXIMUM or size % LARGE_PAGE:
             raise MachineError(f"RAM of {size:#x} bytes: wanted a multiple of 2 MiB from 64 MiB to 1 TiB")
         self.size = size
         self.low_size = min(size, HOLE_START)

@@ -5,6 +5,7 @@ the combinations that have all its axes' values, and if there are none, it is on
 """
 
 import fnmatch
+import glob
 import itertools
 import math
 from pathlib import Path
@@ -38,6 +39,9 @@ class _Group:
             # A case that goes on from a snapshot boots none of the others' images.
             self.axes.pop("image", None)
             self.fixed.pop("image", None)
+        for settings in (self.fixed, self.axes):
+            if "image" in settings:
+                settings["image"] = _found(file, entry, settings["image"])
         images = self.fixed.get("image")
         if "image" in self.axes:
             self.fixed.pop("image", None)
@@ -62,6 +66,22 @@ class _Group:
     def is_for(self, entry: Entry) -> bool:
         """Whether an include or exclude is for this case."""
         return not entry.case or fnmatch.fnmatchcase(self.name, entry.case)
+
+
+def _found(file: MatrixFile, entry: Entry, images: Any) -> Any:
+    """The images, with those that a pattern such as "built/*.efi" stands for in its place, by name. UsageError for none."""
+    if isinstance(images, list):
+        expanded = [_found(file, entry, image) for image in images]
+        flat = [one for each in expanded for one in (each if isinstance(each, list) else [each])]
+        return list(dict.fromkeys(flat))
+    folder = file.path.parent
+    if not glob.has_magic(images) or (folder / images).exists():
+        return images
+    matches = glob.glob(images, root_dir=folder, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute ones
+    found = sorted(path for path in matches if (folder / path).is_file())
+    if not found:
+        raise file.wrong(f"{entry.where}, image", f"{images}: no file has such a name")
+    return found
 
 
 def expand(file: MatrixFile) -> list[Case]:

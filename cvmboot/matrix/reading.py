@@ -1,4 +1,4 @@
-"""Reads a matrix file: TOML, each key checked, each mistake in one line that names file, table and key."""
+"""Reads a matrix file: TOML, each key checked, each mistake in one line that names file, line, table and key."""
 
 import tomllib
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from cvmboot.errors import UsageError
 from cvmboot.matrix.keys import AXIS_KEYS, RUN_OPTIONS, SCRIPT, Plain, checked, key_of, some
+from cvmboot.matrix.lines import Lines
 from cvmboot.matrix.mistake import Mistake, shown
 
 LARGEST = 4 << 20
@@ -32,7 +33,9 @@ class MatrixFile:
         self.path = path
         self.defaults = Entry("[defaults]")
         self.axes: dict[str, list[Any]] = {}
-        tables = _parsed(path)
+        text, tables = _parsed(path)
+        counts = {name: len(table) if isinstance(table, list) else 1 for name, table in tables.items()}
+        self._lines = Lines(text, counts)
         try:
             for written in tables:
                 key_of(written, _TABLES)
@@ -47,7 +50,9 @@ class MatrixFile:
 
     def wrong(self, where: str, what: str) -> UsageError:
         """The error for a mistake somewhere in this file."""
-        return UsageError(f"{self.path}: {where}: {what}")
+        line = self._lines.of(where)
+        place = f"{self.path}:{line}" if line is not None else f"{self.path}"
+        return UsageError(f"{place}: {where}: {what}")
 
     def _table(self, where: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -127,7 +132,7 @@ def merged(*settings: Plain) -> Plain:
     return whole
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parsed(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -138,7 +143,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     if len(data) > LARGEST:
         raise UsageError(f"{path}: more than {LARGEST} bytes; wanted a matrix file (TOML)")
     try:
-        return tomllib.loads(data.decode())
+        text = data.decode()
+        return text, tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: byte {data[error.start]:#04x} at {error.start} is no UTF-8; wanted TOML") from None
     except tomllib.TOMLDecodeError as error:

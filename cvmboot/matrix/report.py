@@ -70,7 +70,8 @@ def summary(tally: Counter[int], not_run: int, kept: int, repeated: int, seconds
     parts += [f"{count} {word}" for count, word in ((others, "failed"), (tally[OUR_ERROR], "with errors")) if count]
     if not_run:
         parts.append(f"{not_run} not run")
-    text = f"{tally.total()} cases in {seconds:.1f} s: {', '.join(parts)}"
+    cases = "case" if tally.total() == 1 else "cases"
+    text = f"{tally.total()} {cases} in {seconds:.1f} s: {', '.join(parts)}"
     if kept:
         text += f"; {kept} of them finished before"
     if repeated:

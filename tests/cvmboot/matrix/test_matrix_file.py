@@ -1,6 +1,7 @@
 """The file of a matrix: what it may say, what becomes of it, and one line for each mistake."""
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -175,6 +176,8 @@ MISTAKES = {
     "[defaults]\nname = 'x'": "[defaults], name: no such key",
     "[defaults]\nmemmory = '1G'": "[defaults], memmory: no such key; did you mean memory?",
     "[defaults]\nmemory = '1X'": "[defaults], memory: 1X: not a size; wanted a number with K, M, G or T",
+    "[defaults]\nmemory = 1": "[defaults], memory: 1: wanted a multiple of 2 MiB from 64 MiB to 1 TiB",
+    "[[case]]\nimage = '*.elf'": "image: *.elf: no file has such a name",
     "[defaults]\nmemory = true": "[defaults], memory: true; wanted a text or a number, as --memory takes it",
     "[defaults]\nmemory = ['1G']": "[defaults], memory: a list; wanted a text or a number",
     "[defaults]\nsnp = 'yes'": '[defaults], snp: "yes"; wanted true or false',
@@ -221,7 +224,7 @@ MISTAKES = {
     "[axes]\nimage = ['a.efi']\n[[include]]\nimage = 'a.efi'": "[[include]] 1: there is such a case already",
     "[defaults]\nimage = 'a.efi'\n[[include]]\ncase = 'b'\nsnp = true": "[[include]] 1: is for no case",
     "[defaults]\nimage = 'a.efi'\n[axes]\n"
-    + "\n".join(f"{key} = [{', '.join(map(str, range(1, 30)))}]" for key in ("memory", "timeout", "sp-busy")): (
+    + "\n".join(f"{key} = [{', '.join(map(str, range(1, 30)))}]" for key in ("cpus", "timeout", "sp-busy")): (
         "[defaults]: its axes make more than 10000 cases"
     ),
     "a = " + "[" * 5000: "nested too deeply",
@@ -237,8 +240,43 @@ def test_a_mistake_is_one_line_that_names_file_table_and_key(
     assert main(["matrix", str(path)]) == 2
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    assert line.startswith(f"cvmboot: {path}: ") and MISTAKES[text].replace("{folder}", str(path.parent)) in line
+    assert re.match(rf"cvmboot: {re.escape(str(path))}(:\d+)?: ", line)
+    assert MISTAKES[text].replace("{folder}", str(path.parent)) in line
     assert not said.out
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n[defaults]\nmemory = '1G'\nmemmory = '1G'", 4),
+        (
+            "[defaults]\nimage = 'a.efi'\n\n  [[ case ]]  # one\nname = 'x'\n[case.axes]\nargs = ['a']\n[[case]]\nsnp = 1\n",
+            9,
+        ),
+        ("[[case]]\nimage = 'a.efi'\n[[case]]\nname = 'x'\nimage = 'none.efi'\n", 5),
+        ("[[case]]\nimage = 'a.efi'\n[[case]]\nname = 'x'\n", 3),
+        ("[axes]\nsnp = []\n[[case]]\nimage = 'a.efi'", 2),
+        ("[defaults]\nimage = 'a.efi'\n[[exclude]]\nsnp = true", 3),
+        # A line that looks like a header: no line is better than a wrong one.
+        ("[[case]]\nimage = 'a.efi'\nargs = '''\n[[case]]\n'''\n[[case]]\nsnp = 1", None),
+        ("defaults = { snp = 1 }", None),
+    ],
+)
+def test_a_mistake_names_its_line(
+    text: str, line: int | None, written: Written, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(text)
+    assert main(["matrix", str(path)]) == 2
+    place = f"cvmboot: {path}:{line}: [" if line is not None else f"cvmboot: {path}: ["
+    assert capsys.readouterr().err.startswith(place)
+
+
+def test_a_pattern_stands_for_the_images_that_have_such_names(listed: Listed) -> None:
+    cases = listed("[[case]]\nname = 'all'\nimage = '*.efi'\nexpect = 'x'")
+    assert _names(cases) == ["all/a.efi", "all/b.efi"]
+    assert _names(listed("[axes]\nimage = ['b.efi', '?.efi']\n[[case]]\nname = 'x'")) == ["x/b.efi", "x/a.efi"]
+    one = listed("[[case]]\nimage = 'a*.efi'\nexpect = 'x'")
+    assert [Path(case["image"]).name for case in one] == ["a.efi"]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
