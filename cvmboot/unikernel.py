@@ -2,6 +2,7 @@
 
 import importlib
 import mmap
+import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
-from loader.elf_program import EM_X86_64, ElfProgram
+from loader.elf_program import ElfProgram
 from loader.elf_symbols import ElfSymbols
 from loader.errors import LoaderError, UnsupportedImageError
+from loader.lookalikes import multiboot
 from machine.boards import pc
 from machine.boards.board import Board
 from machine.boards.pc import PcBoard
@@ -48,8 +50,16 @@ BIOS_AREA, FACS = 0xE_0000, 0xF_FFC0
 """Where ACPI's tables lie on a PC without UEFI (ACPI 6.5, 5.2.5.1: the RSDP is looked for from here on)."""
 
 _USER_SPACE = b"tamago/user/linux"
-_ET_DYN, _PT_INTERP = 3, 3
-_RUNNERS = {40: "qemu-system-arm", 183: "qemu-system-aarch64", 243: "qemu-system-riscv64"}
+_ET_REL, _ET_DYN, _ET_CORE = 1, 3, 4
+_RUNNERS = {
+    **{8: "qemu-system-mips", 20: "qemu-system-ppc", 21: "qemu-system-ppc64", 22: "qemu-system-s390x"},
+    **{40: "qemu-system-arm", 183: "qemu-system-aarch64", 243: "qemu-system-riscv64", 258: "qemu-system-loongarch64"},
+}
+_RISCV = 243
+_MULTIBOOT = {
+    "Multiboot": "GRUB starts those, and `qemu-system-x86_64 -kernel`",
+    "Multiboot2": "GRUB starts those",
+}
 _FIRMWARE_OPTIONS = {
     **{"esp": "--esp", "esp_write": "--esp-write", "vars": "--vars", "snp": "--snp"},
     **{"trace": "--trace", "screenshot": "--screenshot"},
@@ -124,20 +134,31 @@ def board_of(data: "bytes | mmap.mmap", image: Path, asked: str) -> str:
     return next((board for package, board in _PACKAGES.items() if data.find(package) >= 0), "microvm")
 
 
+def _advice(data: bytes) -> str:
+    """What to do with an ELF file that is for another machine, or no program."""
+    kind, machine = struct.unpack_from(">HH" if data[5] == 2 else "<HH", data, 16)
+    if machine in _RUNNERS:
+        runner = "qemu-system-riscv32" if machine == _RISCV and data[4] == 1 else _RUNNERS[machine]
+        return f"; {runner} runs those"
+    advice = {
+        _ET_REL: "; link it first, or if it is a kernel module, load it into its kernel",
+        _ET_DYN: "; a Linux program? run it as it is",
+        _ET_CORE: "; gdb reads those",
+    }
+    return advice.get(kind, "")
+
+
 def _program(data: bytes, image: Path, asked: str) -> ElfProgram:
     try:
         program = ElfProgram(data)
     except UnsupportedImageError as error:
-        machine = int.from_bytes(data[18:20], "little")
-        if machine in _RUNNERS:
-            raise CvmbootError(f"{image}: {error}; {_RUNNERS[machine]} runs those") from None
-        if int.from_bytes(data[16:18], "little") == _ET_DYN and machine == EM_X86_64:
-            raise CvmbootError(f"{image}: {error}; a Linux program? run it as it is") from None
-        raise CvmbootError(f"{image}: {error}") from None
+        raise CvmbootError(f"{image}: {error}{_advice(data)}") from None
     except LoaderError as error:
         raise CvmbootError(f"{image}: {error}") from None
     if _USER_SPACE in data:
         raise CvmbootError(f"{image}: a TamaGo program for Linux's user space; run it as it is, on Linux")
+    if program.pvh_entry is None and (header := multiboot(memoryview(data))):
+        raise CvmbootError(f"{image}: a {header} kernel without a PVH entry; {_MULTIBOOT[header]}")
     if program.pvh_entry is None and asked == "auto":
         raise CvmbootError(
             f"{image}: no PVH entry (XEN_ELFNOTE_PHYS32_ENTRY). A Linux program? Then run it as it is. A kernel that takes "

@@ -35,7 +35,10 @@ _MAGICS: Final[tuple[tuple[int, bytes, str], ...]] = (
     (510, b"\x55\xaa", "a boot sector or a disk image with an MBR"),
 )
 
-_ELF_MACHINES: Final = {3: "x86", 40: "ARM", 62: "x86-64", 183: "ARM64", 243: "RISC-V", 258: "LoongArch"}
+_ELF_MACHINES: Final = {
+    **{3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S/390", 40: "ARM", 62: "x86-64", 183: "ARM64"},
+    **{243: "RISC-V", 258: "LoongArch"},
+}
 _ELF_TYPES: Final = {1: "relocatable object", 2: "executable", 3: "shared object", 4: "core dump"}
 
 
@@ -57,6 +60,24 @@ def describe(view: memoryview) -> str:
     if head.isascii() and all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
         return "a text file"
     return f"a file of unknown type that begins with {head[:4].hex(' ')}"
+
+
+def multiboot(view: memoryview) -> str:
+    """ "Multiboot" or "Multiboot2" for a kernel with such a header, whose first words add up to 0; "" for anything else.
+
+    Multiboot 0.6.96, 3.1: in the first 8 KiB, at a multiple of 4; Multiboot2 2.0, 3.1: in the first 32 KiB, at a multiple of 8.
+    """
+    for name, magic, words, reach, step in (
+        ("Multiboot", 0x1BAD_B002, 3, 8 << 10, 4),
+        ("Multiboot2", 0xE852_50D6, 4, 32 << 10, 8),
+    ):
+        head = bytes(view[:reach])
+        at = -1
+        while (at := head.find(magic.to_bytes(4, "little"), at + 1)) >= 0:
+            header = head[at : at + 4 * words]
+            if at % step == 0 and len(header) == 4 * words and not sum(struct.unpack(f"<{words}I", header)) % (1 << 32):
+                return name
+    return ""
 
 
 def _describe_elf(view: memoryview) -> str:

@@ -173,6 +173,46 @@ def test_programs_of_other_processors_are_told_what_runs_them(
     assert done.stderr.count(b"\n") == 1
 
 
+def _elf(machine: int, kind: int = 2, bits: int = 64, order: str = "<") -> bytes:
+    """An executable of one segment, or something else that has such a header."""
+    identity = b"\x7fELF" + bytes((bits // 32, 1 if order == "<" else 2, 1)) + bytes(9)
+    if bits == 64:
+        header = struct.pack(f"{order}HHIQQQIHHHHHH", kind, machine, 1, 0x100000, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+        segment = struct.pack(f"{order}IIQQQQQQ", 1, 5, 0, 0x100000, 0x100000, 512, 512, 4096)
+    else:
+        header = struct.pack(f"{order}HHIIIIIHHHHHH", kind, machine, 1, 0x100000, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+        segment = struct.pack(f"{order}IIIIIIII", 1, 0, 0x100000, 0x100000, 512, 512, 5, 4096)
+    return (identity + header + segment).ljust(512, b"\xf4")
+
+
+def _multiboot(magic: int, words: int) -> bytes:
+    first = [magic, 0, 16][: words - 1]
+    return struct.pack(f"<{words}I", *first, -sum(first) % (1 << 32))
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (_elf(243, bits=32), b"RISC-V executable); want x86-64 or x86; qemu-system-riscv32 runs those"),
+        (_elf(40, bits=32), b"qemu-system-arm runs those"),
+        (_elf(21, order=">"), b"PowerPC64 executable); want little-endian x86; qemu-system-ppc64 runs those"),
+        (_elf(8, bits=32, order=">"), b"qemu-system-mips runs those"),
+        (_elf(62, kind=1), b"if it is a kernel module, load it into its kernel"),
+        (_elf(62, kind=4), b"core dump); want an executable with fixed addresses; gdb reads those"),
+        (_elf(3, bits=32) + _multiboot(0x1BADB002, 3), b"a Multiboot kernel without a PVH entry; GRUB starts those"),
+        (_elf(62) + _multiboot(0xE85250D6, 4), b"a Multiboot2 kernel without a PVH entry; GRUB starts those"),
+        (_elf(62) + b"\x02\xb0\xad\x1b" + bytes(8), b"no PVH entry"),
+        (_elf(62), b"A Linux program? Then run it as it is"),
+    ],
+)
+def test_what_is_no_unikernel_is_told_what_it_is_for(cvmboot: Run, tmp_path: Path, program: bytes, told: bytes) -> None:
+    image = tmp_path / "other.elf"
+    image.write_bytes(program)
+    done = cvmboot("run", image)
+    assert done.returncode == 1
+    assert told in done.stderr and done.stderr.count(b"\n") == 1
+
+
 def test_a_linux_program_is_told_from_a_unikernel(cvmboot: Run) -> None:
     done = cvmboot("run", "/proc/self/exe")
     assert done.returncode == 1
