@@ -125,13 +125,18 @@ class UnikernelSymbols:
         return [f"{s.address:#x} to {s.address + s.memory_size - 1:#x}  {self._name}" for s in segments]
 
 
-def board_of(data: "bytes | mmap.mmap", image: Path, asked: str) -> str:
+def board_of(
+    data: "bytes | mmap.mmap", image: Path, asked: str, warn: Callable[[str], None] = lambda _line: None
+) -> str:
     """The board that a program is for: the one asked for, or what a TamaGo program's packages say, or microvm."""
-    if asked != "auto":
-        if asked not in BOARDS:
-            raise UsageError(f"--board {asked}: {image} is an ELF unikernel; wanted {', '.join(BOARDS)}")
-        return asked
-    return next((board for package, board in _PACKAGES.items() if data.find(package) >= 0), "microvm")
+    if asked != "auto" and asked not in BOARDS:
+        raise UsageError(f"--board {asked}: {image} is an ELF unikernel; wanted {', '.join(BOARDS)}")
+    made_for = next((board for package, board in _PACKAGES.items() if data.find(package) >= 0), "")
+    if asked == "auto":
+        return made_for or "microvm"
+    if made_for not in ("", asked):
+        warn(f"--board {asked}: {image.name} was built for {made_for}, by the names of its packages")
+    return asked
 
 
 def _advice(data: bytes) -> str:
@@ -188,7 +193,7 @@ def assemble(
         )
     data = bytes(media.image(image, partial(_read, image)))
     program = _program(data, image, options.board)
-    module, name = BOARDS[board_of(data, image, options.board)]
+    module, name = BOARDS[board_of(data, image, options.board, warn)]
     try:
         clock = VirtualClock() if options.clock == "virtual" else RealClock()
         computer = Computer(options.memory, options.cpus, clock, engine_for(options, warn), warn)

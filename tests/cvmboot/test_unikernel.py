@@ -213,6 +213,17 @@ def test_what_is_no_unikernel_is_told_what_it_is_for(cvmboot: Run, tmp_path: Pat
     assert told in done.stderr and done.stderr.count(b"\n") == 1
 
 
+def test_a_board_that_the_program_was_not_built_for_is_warned_of(cvmboot: Run, tmp_path: Path) -> None:
+    image = tmp_path / "app.elf"
+    image.write_bytes(
+        (SAMPLES / "unikernel_pvh.elf").read_bytes() + b"\0github.com/usbarmory/tamago/board/google/gcp\0"
+    )
+    done = cvmboot("run", "--board", "firecracker", image)
+    assert done.returncode == 0
+    assert b"warning: --board firecracker: app.elf was built for gcp" in done.stderr
+    assert cvmboot("run", "--board", "gcp", "--no-reboot", image).stderr == b""
+
+
 def test_a_linux_program_is_told_from_a_unikernel(cvmboot: Run) -> None:
     done = cvmboot("run", "/proc/self/exe")
     assert done.returncode == 1
