@@ -98,9 +98,7 @@ class PoweredMachine:
             self.trace(self._trace_file.write)
         if self.options.gdb is not None:
             from cvmboot.debugging import gdb_server
-            from cvmboot.engines import engine_for
 
-            engine_for(self.options, self.warn)  # what does not go together is said before anybody is waited for
             self._gdb = gdb_server(
                 self.options.gdb, self._post_to_debugged, lambda: self.stop(Outcome("shutdown")), self
             )

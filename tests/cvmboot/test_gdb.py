@@ -267,14 +267,6 @@ def test_memory_is_written_in_packets_as_large_as_we_say(sample: Sample, command
             assert client.ask(b"m%x,%x" % (0x1000_0000 + at, len(part))) == part.hex().encode()
 
 
-def test_what_gdb_cannot_go_with_is_said_before_it_is_waited_for(
-    sample: Sample, cvmboot: Callable[..., "subprocess.CompletedProcess[bytes]"]
-) -> None:
-    done = cvmboot("run", "--gdb", 0, "--engine", "kvm", sample("hello"))
-    assert done.returncode == 2
-    assert done.stderr.count(b"\n") == 1 and b"leave --engine out" in done.stderr
-
-
 def test_a_debugger_that_hangs_up_leaves_a_guest_that_runs(sample: Sample) -> None:
     with VirtualMachine(sample("hello"), gdb=0) as vm:
         assert vm.gdb_port
