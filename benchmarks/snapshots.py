@@ -145,6 +145,8 @@ if __name__ == "__main__":
         from benchmarks.__main__ import cvmboot
         from benchmarks.figures import table
 
-        _guest = Path(os.environ["CVMBOOT_GUESTS"]) / "go-boot.efi"
+        _guest = Path(os.environ.get("CVMBOOT_GUESTS", "")) / "go-boot.efi"
+        if not _guest.is_file():
+            sys.exit(f"benchmarks.snapshots: no {_guest}; CVMBOOT_GUESTS names the folder of real guests")
         print(table(list(figures(cvmboot, 9, _guest, ""))))
         print(f"load average {os.getloadavg()[0]:.1f}")
