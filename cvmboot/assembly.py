@@ -209,15 +209,10 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
 
 def _disk(platform: Platform, image: Path, options: RunOptions, media: Media) -> Volume | None:
     """The volume that a disk image boots from; None if the file is no disk image at all."""
-    from images.bios.plan import read_plan
     from images.disk import open_disk
 
     try:
         disk = media.disk(image, lambda: open_disk(image, options.esp_write))
-        if disk.scheme == "mbr" and read_plan(disk.device) is not None:
-            raise CvmbootError(
-                f"{image}: boots by BIOS, which this machine does not have; run the ELF file that is in it"
-            )
         volume = add_disk(platform, disk, image)
     except (UnsupportedFormat, ContainerError) as error:
         raise CvmbootError(str(error)) from None

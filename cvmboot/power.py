@@ -68,6 +68,8 @@ class PoweredMachine:
         self._stopped: Outcome | None = None
         self._variables: VariableStore | None = None
         self._media = Media()
+        self._disk_command_line: str | None = None
+        """Of a program that a BIOS would load from the disk that was given as the image."""
         self._wake = threading.Event()
         self._resets: deque[float] = deque(maxlen=RESETS)
         self._on = threading.Event()
@@ -88,7 +90,7 @@ class PoweredMachine:
     def start(self) -> None:
         """Switch on. UsageError or CvmbootError if the files that the options name cannot be made."""
         if self.options.trace is not None:
-            if self._is_elf():
+            if self._is_unikernel():
                 from cvmboot.unikernel import refuse_firmware_options
 
                 refuse_firmware_options(self.options, self.image)  # before a file is made anew
@@ -220,16 +222,28 @@ class PoweredMachine:
             if self._stopped is not None:
                 return self._stopped
 
-    def _is_elf(self) -> bool:
+    def _is_unikernel(self) -> bool:
+        """Whether the image is an ELF file, or a disk with one that a BIOS would load, which is then known as the image."""
+
         def first_bytes() -> bytes:
             with self.image.open("rb") as file:
                 return file.read(4)
 
         try:
             known = self._media.known_image(self.image)
-            return bytes(known[:4] if known is not None else first_bytes()) == b"\x7fELF"
+            first = bytes(known[:4] if known is not None else first_bytes())
         except OSError:
             return False  # whoever reads it next says why
+        if first == b"\x7fELF" or first.startswith(b"MZ"):
+            return first == b"\x7fELF"
+        from cvmboot.unikernel import on_disk
+
+        program = on_disk(self.image)
+        if program is None:
+            return False
+        self._media.image(self.image, lambda: program.elf)
+        self._disk_command_line = program.command_line
+        return True
 
     def _restore(self, snapshot: "SnapshotFile") -> "Assembly | UnikernelAssembly":
         from cvmboot.snapshots.restore import restore
@@ -237,10 +251,12 @@ class PoweredMachine:
         return restore(snapshot, self.options, self.console, self.warn, self._media)
 
     def _build(self) -> "Assembly | UnikernelAssembly":
-        if self._is_elf():
+        if self._is_unikernel():
             from cvmboot import unikernel
 
-            return unikernel.assemble(self.options, self.console, self.warn, self.image, self._media)
+            return unikernel.assemble(
+                self.options, self.console, self.warn, self.image, self._media, self._disk_command_line
+            )
         return assemble(self.options, self.console, self.warn, self._variables)
 
     def _run_once(self) -> Outcome:

@@ -12,6 +12,7 @@ from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
+from images.errors import ImageError
 from loader.elf_program import ElfProgram
 from loader.elf_symbols import ElfSymbols
 from loader.errors import LoaderError, UnsupportedImageError
@@ -31,6 +32,7 @@ from uefi.tables.acpi import AcpiSettings
 
 if TYPE_CHECKING:
     from cvmboot.network import Network
+    from images.bios.program import DiskProgram
 
 BOARDS = {
     "microvm": ("machine.boards.microvm", "MicrovmBoard"),
@@ -125,15 +127,36 @@ class UnikernelSymbols:
         return [f"{s.address:#x} to {s.address + s.memory_size - 1:#x}  {self._name}" for s in segments]
 
 
+def on_disk(image: Path) -> "DiskProgram | None":
+    """The program on a disk that a BIOS boots; None for any other file. CvmbootError for a damaged disk of that kind."""
+    from images.bios.program import program_on
+    from images.disk import open_device
+
+    try:
+        file, device = open_device(image)
+    except ImageError:
+        return None  # no disk, or one that whoever opens it next says what is wrong with
+    try:
+        return program_on(device)
+    except ImageError as error:
+        raise CvmbootError(f"{image}: {error}") from None
+    finally:
+        file.close()
+
+
 def board_of(
-    data: "bytes | mmap.mmap", image: Path, asked: str, warn: Callable[[str], None] = lambda _line: None
+    data: "bytes | mmap.mmap",
+    image: Path,
+    asked: str,
+    warn: Callable[[str], None] = lambda _line: None,
+    otherwise: str = "microvm",
 ) -> str:
-    """The board that a program is for: the one asked for, or what a TamaGo program's packages say, or microvm."""
+    """The board that a program is for: the one asked for, or what a TamaGo program's packages say, or `otherwise`."""
     if asked != "auto" and asked not in BOARDS:
         raise UsageError(f"--board {asked}: {image} is an ELF unikernel; wanted {', '.join(BOARDS)}")
     made_for = next((board for package, board in _PACKAGES.items() if data.find(package) >= 0), "")
     if asked == "auto":
-        return made_for or "microvm"
+        return made_for or otherwise
     if made_for not in ("", asked):
         warn(f"--board {asked}: {image.name} was built for {made_for}, by the names of its packages")
     return asked
@@ -182,18 +205,28 @@ def refuse_firmware_options(options: RunOptions, image: Path) -> None:
 
 
 def assemble(
-    options: RunOptions, console: HostConsole, warn: Callable[[str], None], image: Path, media: Media
+    options: RunOptions,
+    console: HostConsole,
+    warn: Callable[[str], None],
+    image: Path,
+    media: Media,
+    disk_command_line: str | None = None,
 ) -> UnikernelAssembly:
-    """Build the machine of an ELF unikernel and load it. UsageError or CvmbootError with one line if that is impossible."""
+    """Build the machine of an ELF unikernel and load it. UsageError or CvmbootError with one line if that is impossible.
+
+    `disk_command_line`: the program comes from a disk that a BIOS boots, and this stands there for it.
+    """
     refuse_firmware_options(options, image)
-    command_line = options.args.encode()
+    command_line = (options.args or disk_command_line or "").encode()
     if len(command_line) > LONGEST_COMMAND_LINE or b"\0" in command_line:
         raise UsageError(
             f"--args: wanted at most {LONGEST_COMMAND_LINE} bytes, without NUL, for a kernel's command line"
         )
     data = bytes(media.image(image, partial(_read, image)))
-    program = _program(data, image, options.board)
-    module, name = BOARDS[board_of(data, image, options.board, warn)]
+    program = _program(data, image, "gcp" if disk_command_line is not None else options.board)
+    from_disk = disk_command_line is not None
+    board_name = board_of(data, image, options.board, warn, "gcp" if from_disk else "microvm")
+    module, name = BOARDS[board_name]
     try:
         clock = VirtualClock() if options.clock == "virtual" else RealClock()
         computer = Computer(options.memory, options.cpus, clock, engine_for(options, warn), warn)
