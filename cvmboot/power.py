@@ -236,9 +236,9 @@ class PoweredMachine:
             return False  # whoever reads it next says why
         if first == b"\x7fELF" or first.startswith(b"MZ"):
             return first == b"\x7fELF"
-        from cvmboot.unikernel import on_disk
+        from cvmboot.bios_disks import program_of
 
-        program = on_disk(self.image)
+        program = program_of(self.image)
         if program is None:
             return False
         self._media.image(self.image, lambda: program.elf)

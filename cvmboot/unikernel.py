@@ -12,7 +12,6 @@ from cvmboot.engines import engine_for
 from cvmboot.errors import CvmbootError, UsageError
 from cvmboot.media import Media
 from cvmboot.options import RunOptions
-from images.errors import ImageError
 from loader.elf_program import ElfProgram
 from loader.elf_symbols import ElfSymbols
 from loader.errors import LoaderError, UnsupportedImageError
@@ -32,7 +31,6 @@ from uefi.tables.acpi import AcpiSettings
 
 if TYPE_CHECKING:
     from cvmboot.network import Network
-    from images.bios.program import DiskProgram
 
 BOARDS = {
     "microvm": ("machine.boards.microvm", "MicrovmBoard"),
@@ -125,23 +123,6 @@ class UnikernelSymbols:
         """The lines of a crash report, or of GDB's `monitor images`: where the program lies."""
         segments = self._program.segments
         return [f"{s.address:#x} to {s.address + s.memory_size - 1:#x}  {self._name}" for s in segments]
-
-
-def on_disk(image: Path) -> "DiskProgram | None":
-    """The program on a disk that a BIOS boots; None for any other file. CvmbootError for a damaged disk of that kind."""
-    from images.bios.program import program_on
-    from images.disk import open_device
-
-    try:
-        file, device = open_device(image)
-    except ImageError:
-        return None  # no disk, or one that whoever opens it next says what is wrong with
-    try:
-        return program_on(device)
-    except ImageError as error:
-        raise CvmbootError(f"{image}: {error}") from None
-    finally:
-        file.close()
 
 
 def board_of(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cvmboot.crew.chunk import Record
+from cvmboot.errors import CvmbootError
 from cvmboot.matrix.contents import Contents
 from cvmboot.matrix.keys import DEFAULT_TIMEOUT, INPUTS, OUTPUTS, RUN_OPTIONS, Plain, fields_of
 
@@ -38,14 +39,19 @@ class Case:
         """The run options that were set, as they stand in the file."""
         return {key: value for key, value in self.settings.items() if key in RUN_OPTIONS}
 
-    def _is_elf(self) -> bool:
+    def _is_unikernel(self) -> bool:
         """Whether the image is a unikernel without UEFI, of which there is no trace."""
         if self.image is None:
             return False
         try:
             with self.image.open("rb") as file:
-                return file.read(4) == b"\x7fELF"
-        except OSError:
+                first = file.read(4)
+            if first == b"\x7fELF" or first.startswith(b"MZ"):
+                return first == b"\x7fELF"
+            from cvmboot.bios_disks import program_of
+
+            return program_of(self.image) is not None
+        except (OSError, CvmbootError):
             return False  # whoever boots it says why
 
     def digest(self, contents: Contents) -> str:
@@ -61,7 +67,7 @@ class Case:
         settings = self.settings
         fields = fields_of(settings) | {key: path for key, path in self.inputs().items() if key != "image"}
         outputs = {key: str(fields.pop(key)) for key in OUTPUTS if key in fields}
-        if with_trace and not self._is_elf():
+        if with_trace and not self._is_unikernel():
             outputs.setdefault("trace", "trace.jsonl")
         return {
             "index": self.index,

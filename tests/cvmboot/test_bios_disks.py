@@ -88,6 +88,13 @@ def test_a_load_plan_that_somebody_made_up_is_one_line(
     assert b"boot record loads" in done.stderr and done.stderr.count(b"\n") == 1
 
 
+def test_such_a_disk_in_a_matrix_with_traces_has_none(cvmboot: Run, tmp_path: Path) -> None:
+    tamago_disk(tmp_path / "disk.img")
+    (tmp_path / "boots.toml").write_text('[[case]]\nimage = "disk.img"\noutcome = "reset"\nno-reboot = true\n')
+    done = cvmboot("matrix", tmp_path / "boots.toml", "--output", tmp_path / "kept", "--trace")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.guests
 def test_tamagos_image_for_compute_engine(guest: Callable[[str], Path]) -> None:
     with VirtualMachine(guest("tamago-example-gcp.img"), timeout=60) as vm:
