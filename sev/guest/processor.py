@@ -129,9 +129,8 @@ class SnpProcessor:
 
     def _pvalidate(self, cpu: Cpu, _code: bytes) -> int:
         self._kernel_only(cpu)
-        size, wanted = cpu.get(reg.RCX) & 0xFFFF_FFFF, cpu.get(reg.RDX) & 0xFFFF_FFFF
-        if size > 1 or wanted > 1:
-            return self._result(cpu, FAIL_INPUT, True)
+        # Linux 6.12 leaves the frame number above the operands' bits, as compilers may with a bool.
+        size, wanted = cpu.get(reg.RCX) & 1, cpu.get(reg.RDX) & 1
         if self._vmpl:
             self._checker.record(WRONG_VMPL, cpu, detail=f"PVALIDATE at VMPL{self._vmpl}")
             if self._checker.strict:
@@ -156,9 +155,9 @@ class SnpProcessor:
 
     def _rmpadjust(self, cpu: Cpu, _code: bytes) -> int:
         self._kernel_only(cpu)
-        size, attributes = cpu.get(reg.RCX), cpu.get(reg.RDX)
+        size, attributes = cpu.get(reg.RCX) & 1, cpu.get(reg.RDX)
         vmpl, permissions, vmsa = attributes & 0xFF, attributes >> 8 & 0xFF, bool(attributes >> 16 & 1)
-        if size > 1 or attributes >> 17 or vmpl >= _VMPLS or permissions > 0xF:
+        if attributes >> 17 or vmpl >= _VMPLS or permissions > 0xF:
             return self._result(cpu, FAIL_INPUT)
         frame = self._frame(cpu, cpu.get(reg.RAX))
         if (size and frame & 0x1FF) or not self._rmp.is_ram(frame, 512 if size else 1):

@@ -83,9 +83,13 @@ def test_a_page_is_taken_back_and_validated_again(machine: SnpMachine) -> None:
     assert machine.kinds() == {"double-rescind", "double-validation"}
 
 
-@pytest.mark.parametrize(("rcx", "rdx"), [(2, 0), (0, 2), (0xFFFFFFFF, 1)])
-def test_pvalidate_with_bad_operands(machine: SnpMachine, rcx: int, rdx: int) -> None:
-    assert machine.instruction(PVALIDATE, rax=DATA, rcx=rcx, rdx=rdx)[0] == 1
+def test_pvalidate_looks_at_the_lowest_bits_of_ecx_and_edx(machine: SnpMachine) -> None:
+    """Linux from 6.12 on leaves other things above them."""
+    for rdx in (0x7_5200, 0xFFFF_FFFF_0000_0001):
+        rax, flags = machine.instruction(PVALIDATE, rax=DATA, rcx=0x7_5200, rdx=rdx)
+        assert (rax, flags & CF) == (0, 0)
+    assert machine.kinds() == set()
+    assert machine.instruction(PVALIDATE, rax=DATA, rcx=0x7_5201)[0] == 1, "2 MiB from a 4 KiB address on"
 
 
 def test_pvalidate_of_a_shared_page_changes_nothing_and_is_named(machine: SnpMachine) -> None:
@@ -133,7 +137,7 @@ def test_rmpadjust_gives_rights_to_less_privileged_vmpls(machine: SnpMachine) ->
 
 
 @pytest.mark.parametrize(
-    ("rcx", "rdx", "result"), [(0, 0, 2), (0, 4, 1), (2, 1, 1), (0, 1 | 1 << 17, 1), (0, 1 | 0x10 << 8, 1)]
+    ("rcx", "rdx", "result"), [(0, 0, 2), (0, 4, 1), (3, 1, 1), (0, 1 | 1 << 17, 1), (0, 1 | 0x10 << 8, 1)]
 )
 def test_rmpadjust_refuses(machine: SnpMachine, rcx: int, rdx: int, result: int) -> None:
     assert machine.instruction(RMPADJUST, rax=DATA, rcx=rcx, rdx=rdx)[0] == result
