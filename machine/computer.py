@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from machine import msr, paging
 from machine.alarm import Alarm
 from machine.bus import Bus
-from machine.callbacks import always, never, nothing
+from machine.callbacks import never, nothing
 from machine.clock import Clock, RealClock, VirtualClock
 from machine.cpu import Cpu, Stop
 from machine.cpuid import CpuidTable
@@ -25,6 +25,7 @@ from machine.idle import NEAR, NEAR_ON_KVM, IdleDetector
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
 from machine.processors import Processors
+from machine.tsc import TimeStampCounters
 from machine.turns import TURN, WAITING
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Computer(Processors):
         self.bus = Bus()
         self.cpuid = CpuidTable(self.clock.tsc_frequency, cpus)
         self.msrs = msr.MsrTable(cpus)
-        self.msrs.register(msr.TSC, self._read_tsc_msr, always)
+        self.msrs.register(msr.PATCH_LEVEL, self.cpuid.patch_level, never)
+        self.tsc = TimeStampCounters(self.clock, self.msrs, cpus)
         self.encryption_mask = 0
         self.trap_instructions: dict[bytes, Callable[[Cpu, bytes], int]] = {}
         self.page_filter: Callable[[Cpu, Translation, int, int], None] | None = None
@@ -220,9 +222,6 @@ class Computer(Processors):
         """WRMSR."""
         return self.msrs.write(cpu, index, value)
 
-    def _read_tsc_msr(self, _cpu: Cpu) -> int:
-        return self.clock.tsc()
-
     def _whole_memory(self, _device: str) -> "Dma":
         return self.memory
 
@@ -231,7 +230,7 @@ class Computer(Processors):
         if self.virtual:
             self.tick()
         self.idle.time_poll()
-        return self.clock.tsc()
+        return self.tsc.read(cpu)
 
     def pause(self, cpu: Cpu) -> None:
         """PAUSE: the CPU waits for another one, which should run."""

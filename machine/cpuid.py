@@ -7,6 +7,9 @@ zero: TamaGo reads leaf 0x15 without looking at the maximum, and an echo of anot
 Hypervisor leaves (0x40000000 to 0x40000010): the hypervisor bit is set, the signature is our own, and leaf 0x40000010 holds TSC
 and APIC bus frequency in kHz in the place that VMware, KVM and QEMU share. We do not call ourselves KVM: a guest that
 believes so expects kvmclock and hypercalls. AMD64 APM volume 3, appendix E; leaf 0x15 and 0x16 as Intel's SDM has them.
+
+What an engine that translates code cannot do, speculate, is told by the bits that spare the guest its defences: AMD_SSB_NO,
+SRSO_NO, TSA_SQ_NO, TSA_L1_NO. On KVM the host would know better, but there the guest has no ring 3 to defend itself against.
 """
 
 from collections.abc import Callable
@@ -32,7 +35,7 @@ _EDX_1 = (
     | sum(1 << n for n in (23, 24, 25, 26))  # MMX FXSR SSE SSE2
 )
 _ECX_1 = sum(1 << n for n in (0, 1, 9, 13, 19, 20, 21, 22, 23, 24, 25, 26, 30, 31))
-_EBX_7 = sum(1 << n for n in (0, 3, 8, 9, 18))  # FSGSBASE BMI1 BMI2 ERMS RDSEED
+_EBX_7 = sum(1 << n for n in (0, 1, 3, 8, 9, 18))  # FSGSBASE TSC_ADJUST BMI1 BMI2 ERMS RDSEED
 _ECX_80000001 = sum(1 << n for n in (0, 4, 5, 6, 8))  # LAHF CR8 LZCNT SSE4A PREFETCHW
 _ECX_80000001_SEVERAL = sum(1 << n for n in (1, 22))  # CmpLegacy TopologyExtensions
 _CACHES = (  # type (1 data, 2 instructions, 3 both), level, ways, sets, whether all processors share it: as leaves 0x80000005, 6
@@ -61,11 +64,12 @@ class CpuidTable:
             0x16: (tsc_frequency // 1_000_000, tsc_frequency // 1_000_000, 100, 0),
             0x40000000: (0x40000010, hypervisor[0], hypervisor[1], hypervisor[2]),
             0x40000010: (tsc_frequency // 1000, apic_timer.FREQUENCY // 1000, 0, 0),
-            0x80000000: (0x8000001F, signature[0], signature[2], signature[1]),
+            0x80000000: (0x80000021, signature[0], signature[2], signature[1]),
             0x80000005: (0xFF40FF40, 0xFF40FF40, 0x20080140, 0x20080140),
             0x80000006: (0, 0x48006400, 0x02006140, 0x0100C140),
             0x80000007: (0, 0, 0, 1 << 8),  # invariant TSC
-            0x80000008: (PHYSICAL_BITS | LINEAR_BITS << 8, 0, (cpus - 1) | 7 << 12, 0),
+            0x80000008: (PHYSICAL_BITS | LINEAR_BITS << 8, 1 << 26, (cpus - 1) | 7 << 12, 0),  # AMD_SSB_NO
+            0x80000021: (1 << 29, 0, 1 << 1 | 1 << 2, 0),  # SRSO_NO; TSA_SQ_NO TSA_L1_NO
         }
         for leaf, answer in fixed.items():
             self.set_leaf(leaf, Constant(answer))
@@ -93,6 +97,12 @@ class CpuidTable:
                 _quarter(name, 4 * n + 3),
             )
             self.set_leaf(0x80000002 + n, Constant(words))
+
+    def patch_level(self, _cpu: Cpu) -> int:
+        """MSR PATCH_LEVEL: the processor's identity, and of its patches the last that the 8 bits have room for."""
+        signature = self.signature
+        family, model = (signature >> 20 & 0xFF) << 24 | (signature >> 16 & 0xF) << 20, (signature & 0xFF) << 8
+        return family | model | 0xFF
 
     def leaves(self) -> list[int]:
         """Every leaf that is implemented, in order."""

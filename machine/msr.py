@@ -10,7 +10,7 @@ from machine.cpu import Cpu
 from machine.interrupts.controller import InterruptController
 from machine.paging import EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 
-TSC, TSC_ADJUST, MTRR_CAP, PAT, MTRR_DEFAULT = 0x10, 0x3B, 0xFE, 0x277, 0x2FF
+TSC, TSC_ADJUST, PATCH_LEVEL, MTRR_CAP, PAT, MTRR_DEFAULT = 0x10, 0x3B, 0x8B, 0xFE, 0x277, 0x2FF
 EFER, TSC_AUX, HWCR = 0xC000_0080, 0xC000_0103, 0xC001_0015
 _ENGINE = frozenset(
     (0x174, 0x175, 0x176, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, *range(0xC000_0100, 0xC000_0103))
@@ -21,10 +21,8 @@ _STORED = {
     MTRR_DEFAULT: 0xC06,
     TSC_AUX: 0,
     HWCR: 1 << 24,  # TscFreqSel: the TSC counts at the frequency of P-state 0, which Linux insists on
-    0x8B: 0x0A00_11D5,
-    TSC_ADJUST: 0,
 }
-_READ_ONLY = frozenset((MTRR_CAP, 0x8B))
+_READ_ONLY = frozenset((MTRR_CAP,))
 _APIC = frozenset((0x1B, 0x6E0, *range(0x800, 0x900)))
 _EFER_BITS = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | 1 << 14
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REGISTRY = Registry(CLASSES, FUNCTIONS)
 
 _COMPUTER_METHODS = (
-    *("random_bytes", "defer", "_doze", "_spun", "_earlier", "_read_tsc_msr", "_whole_memory", "_open_window"),
+    *("random_bytes", "defer", "_doze", "_spun", "_earlier", "_whole_memory", "_open_window"),
     *("_interrupted", "_on_init", "_on_startup"),
 )
 _CONSOLE_METHODS = ("flush", "pending", "write")

@@ -68,6 +68,7 @@ CLASSES = {
     "machine.linear": ("LinearMemory",),
     "machine.msr": ("MsrTable",),
     "machine.net.port": ("NetworkPort",),
+    "machine.tsc": ("TimeStampCounters",),
     "machine.turns": ("Turns",),
     "machine.paging": ("IdentityMap", "Mode"),
     "machine.pci.bus": ("PciBus", "_Slot"),

@@ -219,7 +219,7 @@ class KvmRing0Engine:
     def cpuid(self, cpu: KvmRing0Cpu, index: int) -> list[tuple[int, int, bool, tuple[int, int, int, int]]]:
         """Our own leaves for processor `index`."""
         cpu.index = index
-        leaves = [*range(0x17), *range(0x4000_0000, 0x4000_0011), *range(0x8000_0000, 0x8000_0020)]
+        leaves = [*range(0x17), *range(0x4000_0000, 0x4000_0011), *range(0x8000_0000, 0x8000_0022)]
         return [
             (leaf, subleaf, leaf in _SUBLEAVES, answer)
             for leaf in leaves

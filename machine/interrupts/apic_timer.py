@@ -87,6 +87,13 @@ class ApicTimer:
             self._target_tsc = value
             self._arm()
 
+    def shift_tsc(self, offset: int) -> None:
+        """The processor's TSC is ahead of the clock's by so much from now on."""
+        self._settle()
+        self.tsc_offset = offset
+        if self._mode == TSC_DEADLINE:
+            self._arm()
+
     def save(self) -> dict[str, Any]:
         """Plain data for `load`."""
         return {
