@@ -167,14 +167,17 @@ class PciRootBridgeIo(Interface):
 
     @function(0x88, "Configuration(ptr Resources)")
     def configuration(self, cpu: Cpu, result: int) -> int:
-        """The bridge's resources, in memory that stays the firmware's."""
+        """The bridge's resources, in memory that stays the firmware's.
+
+        Of the bus numbers those that there is a bus for, as a bus driver assigns them: iPXE 2.0 looks at each function of each.
+        """
         if not result:
             raise EfiError(Status.INVALID_PARAMETER)
         windows = self._access.windows
         told = descriptors.resources(
             *(descriptors.window(descriptors.IO, ports) for ports in windows["io"] if ports is not ISA_PORTS),
             *(descriptors.window(descriptors.MEMORY, addresses) for addresses in windows["memory"]),
-            descriptors.window(descriptors.BUS, range(self._buses)),
+            descriptors.window(descriptors.BUS, range(1)),
         )
         if not self._resources:
             self._resources = self.firmware.pool(len(told))
