@@ -210,7 +210,8 @@ def timeless() -> Iterator[Bare]:
 def test_a_processor_comes_up_before_much_else_has_passed(timeless: Bare) -> None:
     """What a system does once for each, before it takes part, is more work than what the others have at that time."""
     memory = timeless.computer.memory
-    timeless.start(1, at(WORD) + "b900000800 ffc9 75fc c70301000000 fa f4", OTHER)  # mov ecx, 0x80000; dec ecx; jne; [rbx] = 1
+    # mov ecx, 0x80000; dec ecx; jne; mov dword [rbx], 1; cli; hlt
+    timeless.start(1, at(WORD) + "b900000800 ffc9 75fc c70301000000 fa f4", OTHER)
     # inc ecx; cmp dword [rbx], 0; je back; mov [rbx + 8], ecx
     assert timeless.run(at(WORD) + "31c9 ffc1 833b00 74f9 894b08" + DONE) == "done"
     assert memory.u32(WORD + 8) < 0x80000 // 4
