@@ -24,6 +24,7 @@ from machine.errors import BusConflict, MachineError
 from machine.idle import NEAR, NEAR_ON_KVM, IdleDetector
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
+from machine.posted_writes import PostedWrites
 from machine.processors import Processors
 from machine.tsc import TimeStampCounters
 from machine.turns import TURN, WAITING
@@ -71,6 +72,8 @@ class Computer(Processors):
         self.page_filter: Callable[[Cpu, Translation, int, int], None] | None = None
         self.dma: Callable[[str], Dma] = self._whole_memory
         """What a device, by name, sees of RAM."""
+        self.posted_writes: PostedWrites | None = None
+        """What an engine may carry out without a trap; set before anything runs."""
         self.on_idle: Callable[[], None] = nothing
         self.input_waiting: Callable[[], bool] = never
         self.await_input: Callable[[], bool] = never

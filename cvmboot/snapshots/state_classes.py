@@ -71,6 +71,7 @@ CLASSES = {
     "machine.tsc": ("TimeStampCounters",),
     "machine.turns": ("Turns",),
     "machine.paging": ("IdentityMap", "Mode"),
+    "machine.posted_writes": ("PostedWrites",),
     "machine.pci.bus": ("PciBus", "_Slot"),
     "machine.pci.config_space": ("ConfigSpace",),
     "machine.pci.device": ("Bar",),

@@ -27,6 +27,8 @@ _IIR_FIFO = 0xC0
 _LCR_DLAB = 0x80
 _MCR_OUT2, _MCR_LOOP = 0x08, 0x10
 _LSR_DATA, _LSR_OVERRUN, _LSR_EMPTY = 0x01, 0x02, 0x60
+TRANSMITTER, LINE_STATUS, READY = _DATA, _LSR, _LSR_EMPTY
+"""THR, LSR, and what LSR says while nothing has been received and the transmitter can take more."""
 _MSR_PRESENT = 0xB0
 """DCD, DSR and CTS: the other end is there and ready."""
 
@@ -97,6 +99,15 @@ class Serial16550:
         for index in range(size):
             if offset + index < REGISTERS:
                 self._write_register(offset + index, value >> 8 * index & 0xFF)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether THR does nothing but pass bytes on, and LSR says nothing but that, and whether there is input."""
+        return self._quick
+
+    def transmit(self, data: bytes) -> None:
+        """Bytes that the guest has written to THR while `passes_on`."""
+        self._backend.write(data)
 
     def input_available(self) -> None:
         """The backend has new input: raise the receiver's interrupt if the guest wants it."""

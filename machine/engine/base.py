@@ -5,10 +5,14 @@ from typing import Protocol
 from machine.cpu import Cpu, Stop
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
+from machine.posted_writes import PostedWrites
 
 
 class Handlers(Protocol):
     """What the machine answers while guest code runs. Called on the engine's thread, with the CPU that trapped."""
+
+    posted_writes: PostedWrites | None
+    """What an engine may do without a trap."""
 
     def port_read(self, cpu: Cpu, port: int, size: int) -> int:
         """IN."""

@@ -6,6 +6,7 @@ from machine.engine.base import Handlers
 from machine.engine.kvm_code import CodePages
 from machine.engine.kvm_cpu import KvmCpu
 from machine.engine.kvm_monitor import MAXIMUM_CPUS, Monitor
+from machine.engine.kvm_posted import Posting
 from machine.engine.kvm_shadow import Pool, Shadow
 from machine.engine.kvm_signal import forget_knocks, knock_at_all
 from machine.errors import EngineError
@@ -33,6 +34,7 @@ class KvmEngine:
         self.windows: list[range] = []
         self.vm = vm = abi.Vm()
         self.instances: list[KvmCpu] = []
+        self.posting: Posting | None = None
         try:
             vm.map(_LOW, 0, memory.low_size, memory.host_address)
             if memory.high_size:
@@ -50,6 +52,10 @@ class KvmEngine:
             self.close()
             raise EngineError(f"{abi.DEVICE}: {error.strerror or error}") from None
         self.cpus: list[Cpu] = list(self.instances)
+        if handlers.posted_writes is not None:
+            self.posting = Posting(self, handlers.posted_writes)
+            for instance in self.instances:
+                instance.posting = self.posting
 
     def shadows(self) -> list[Shadow]:
         """The page tables of all processors."""
@@ -95,6 +101,8 @@ class KvmEngine:
 
     def close(self) -> None:
         """Free it all."""
+        if self.posting is not None:
+            self.posting.close()
         for cpu in self.instances:
             cpu.close()
         self.instances = []

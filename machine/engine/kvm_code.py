@@ -32,6 +32,7 @@ _OVERLAP = 4
 _HLT = 0xF4
 _PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)))
 _BEFORE = 72
+_LONGEST = 15
 _FIRST_VOTES, _VOTES = 4, 20
 _SURE = 0.8
 _PADDING = re.compile(rb"(?:\xcc{2,}|\x00{8,})")
@@ -65,6 +66,7 @@ class CodePages:
         self._pool = pool
         self._generation = pool.generation
         self._places: dict[int, tuple[int, int]] = {}
+        self._patches: dict[int, dict[int, tuple[int, bytes]]] = {}
         self._disassembler: Any = None
         self._at = 0
         self.replaced = 0
@@ -72,6 +74,38 @@ class CodePages:
     def changed(self, frame: int) -> None:
         """A page may have been written to."""
         self._places.pop(frame, None)
+        self._patches.pop(frame, None)
+
+    def patch(self, linear: int, physical: int, code: bytes) -> None:
+        """Have other code executed at a linear address, whose page of RAM is at `physical`, until that page changes.
+
+        No table that is in use knows of it yet.
+        """
+        frame = physical >> 12
+        self._patches.setdefault(frame, {})[linear & PAGE - 1] = linear & -PAGE, code
+        self._places.pop(frame, None)
+
+    def patched(self, linear: int, physical: int) -> bool:
+        """Whether `patch` has been called for this place."""
+        found = self._patches.get(physical >> 12, {}).get(linear & PAGE - 1)
+        return found is not None and found[0] == linear & -PAGE
+
+    def forget_patches(self) -> None:
+        """Take all patches back, for tables that are made from now on."""
+        for frame in self._patches:
+            self._places.pop(frame, None)
+        self._patches.clear()
+
+    def begins(self, linear: int, bytes_at: "Callable[[int, int], bytes]") -> bool:
+        """Whether an instruction begins at a linear address, as far as the code before it tells."""
+        before = bytes_at(linear - _BEFORE, _BEFORE)
+        if len(before) < _BEFORE or before[-1] in _PREFIXES:
+            return False
+        self._at = linear - _BEFORE
+        try:
+            return self._begins(before + bytes_at(linear, _LONGEST), _BEFORE, -1)
+        except CannotCarry:
+            return False
 
     def place(self, linear: int, physical: int, rip: int, bytes_at: "Callable[[int, int], bytes]") -> int:
         """The guest-physical address from which the page of RAM at `physical` is to be executed at `linear`.
@@ -92,14 +126,17 @@ class CodePages:
         text = before + body + bytes_at(linear + PAGE, _OVERLAP)
         found = [place - first for place in _candidates(text) if first <= place < first + PAGE]
         at = physical
-        if found:
+        patches = [(place, code) for place, (page, code) in self._patches.get(frame, {}).items() if page == linear]
+        if found or patches:
             self._at = linear - first
             starts = [place for place in found if self._begins(text, first + place, first + rip - linear)]
-            if starts:
+            if starts or patches:
                 page = self._pool.page()
                 copy = bytearray(body)
                 for place in starts:
                     copy[place] = _HLT
+                for place, code in patches:
+                    copy[place : place + len(code)] = code
                 self._monitor.view[page * PAGE : (page + 1) * PAGE] = copy
                 self.replaced += len(starts)
                 at = self._monitor.gpa(page)

@@ -21,6 +21,7 @@ from machine.paging import FETCH, READ, WRITE, NonCanonical, PageFault, Translat
 
 if TYPE_CHECKING:
     from machine.engine.kvm import KvmEngine
+    from machine.engine.kvm_posted import Posting
 
 _DEBUG, _BREAKPOINT, _OVERFLOW, _INVALID, _PROTECTION, _PAGE_FAULT, _ALIGNMENT = 1, 3, 4, 6, 13, 14, 17
 _SEGMENT_FAULTS = frozenset((10, 11, 12, _PROTECTION))
@@ -54,6 +55,7 @@ class KvmCpu(KvmRegisters):
         """What handlers get to see: the processor wherever it is (`machine.engine.moving`)."""
         self.fault: Fault | None = None
         self.exits = 0
+        self.posting: Posting | None = None
         self._engine = engine
         self._memory = engine.memory
         self._handlers = engine.handlers
@@ -162,6 +164,8 @@ class KvmCpu(KvmRegisters):
             if stepping or self._opened is not None:
                 real[abi.RFLAGS] |= _TF
             knocked = self._run()
+            if self.posting is not None:
+                self.posting.leave(self)
             if stepping or self._opened is not None:
                 real[abi.RFLAGS] = real[abi.RFLAGS] & ~_TF | own
             if knocked is None:
@@ -175,10 +179,17 @@ class KvmCpu(KvmRegisters):
 
     def _enter_guest(self) -> None:
         """Have the next KVM_RUN begin in ring 3 with the registers as they stand in the shared page."""
-        page = self.page
+        if self.posting is not None:
+            self.posting.enter(self)
         if self.stale or not self.shadow.ready():
             self.stale = False
+            if self.posting is not None:
+                self.posting.check(self)
             self.shadow.flush()
+        self._to_ring_3()
+
+    def _to_ring_3(self) -> None:
+        page = self.page
         page[_CR3_AT : _CR3_AT + 8] = self.shadow.root.to_bytes(8, "little")
         page[_CS] = USER_CODE_SEGMENT
         page[_SS] = USER_DATA_SEGMENT
@@ -217,11 +228,16 @@ class KvmCpu(KvmRegisters):
             frame = self._engine.monitor.frame(self.real[abi.RSP], vector)
             self._error_code = frame.error_code
             self.real[abi.RIP], self.real[abi.RFLAGS], self.real[abi.RSP] = frame.rip, frame.rflags, frame.rsp
+            if vector == _DEBUG and self.posting is not None and self.posting.begins_stub(frame.rip):
+                self._to_ring_3()
+                continue
             return vector
 
     def _exit(self, vector: int, stepping: bool) -> Stop | None:
         """What an exception means; None to go on."""
         self.exits += 1
+        if vector in (_INVALID, _PROTECTION) and self.posting is not None and self.posting.missed(self):
+            return None
         if self._opened is not None and vector not in (_DEBUG, _PAGE_FAULT):
             self._close()
         try:
@@ -283,6 +299,9 @@ class KvmCpu(KvmRegisters):
                 return self._traps.system_call(returning)
             self.translate(address, access)
             raise CannotCarry("it uses linear addresses in the last 2 MiB, where the monitor lies")
+        if self.posting is not None and self.posting.owns(address):
+            self.posting.give_up()
+            return None
         found = self.translate(address, access)
         if not self._memory.is_ram(found.physical):
             if access == FETCH:

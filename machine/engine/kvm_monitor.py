@@ -63,7 +63,9 @@ class Monitor:
         self._slot = slot
         fixed = _FIRST_CPU + _PAGES_PER_CPU * cpus
         self.table_at = fixed
-        self.first_free = fixed + 1
+        self.stub_page = fixed + 1
+        """Code that ring 3 executes; behind it a page of data of each processor's (`machine.engine.kvm_posted`)."""
+        self.first_free = fixed + 2 + cpus
         self.size = (self.first_free + POOL_PAGES) * PAGE
         self.physical = (max(ram_end, HIGH_START) + (2 << 30) - 1) >> 30 << 30
         """A GiB that no guest is told of."""

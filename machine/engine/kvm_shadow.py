@@ -73,6 +73,8 @@ class Shadow:
         self._others = others
         self._words = monitor.words
         self.code_at: dict[int, int] = {}
+        self.own: dict[int, int] = {}
+        """Linear pages that are not the guest's, and their entries: in all tables from the next flush on."""
         self.flush()
 
     def flush(self) -> None:
@@ -93,6 +95,9 @@ class Shadow:
         self._words[directory * _PER_TABLE + (LINEAR >> 21 & 0x1FF)] = (
             self._monitor.gpa(self._monitor.table_at) | _TABLE
         )
+        for linear, entry in self.own.items():
+            table, _ = self._last_table(linear)
+            self._words[table * _PER_TABLE + (linear >> 12 & 0x1FF)] = entry
 
     def ready(self) -> bool:
         """Whether the tables can be run with; else flush them."""

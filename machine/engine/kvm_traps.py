@@ -100,6 +100,8 @@ class Traps(SegmentInstructions, ControlInstructions):
         real[abi.RIP] = (rip + instruction.at) & MASK
         if opcode & 2:
             self._handlers.port_write(cpu.face, port, size, real[abi.RAX] & (1 << 8 * size) - 1)
+            if cpu.posting is not None and instruction.at == 1:
+                cpu.posting.trapped(cpu, opcode, rip, port)
             return None
         value = self._handlers.port_read(cpu.face, port, size)
         if size == 4:
@@ -107,6 +109,8 @@ class Traps(SegmentInstructions, ControlInstructions):
         else:
             mask = (1 << 8 * size) - 1
             real[abi.RAX] = real[abi.RAX] & ~mask | value & mask
+            if cpu.posting is not None and instruction.at == 1:
+                cpu.posting.trapped(cpu, opcode, rip, port)
         return None
 
     def _port_string(self, instruction: Instruction, rip: int) -> Stop | None:
