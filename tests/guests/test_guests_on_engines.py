@@ -31,6 +31,23 @@ def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
+MOST_EXITS = 1500
+"""From the start to a prompt, with 2,000 bytes of output and more; 5,000 if each byte cost what the UART's registers cost."""
+
+
+@pytest.mark.parametrize("name", ["go-boot", "tamago-sev-example"])
+def test_output_costs_no_exits(program: Callable[..., Path], name: str) -> None:
+    with VirtualMachine(program(GUESTS[name][0]), engine="kvm") as vm:
+        vm.expect(PROMPT, timeout=50)
+        printed = len(vm.before)
+        found: list[int] = []
+        vm._machine.call(lambda assembly: found.append(assembly.computer.engine._active.exits))
+        vm.sendline("help")
+        vm.expect(PROMPT, timeout=50)
+    assert printed > MOST_EXITS
+    assert found[0] < MOST_EXITS
+
+
 @pytest.mark.parametrize("name", GUESTS)
 def test_the_console_is_the_same(program: Callable[..., Path], name: str) -> None:
     file, commands, options = GUESTS[name]

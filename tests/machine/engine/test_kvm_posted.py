@@ -1,0 +1,509 @@
+"""Output on the serial port of guests on KVM: it costs no exits, and nothing but that tells it from Unicorn's."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from machine import registers as reg
+from machine.boards.pc import PcBoard
+from machine.console import HostConsole
+from machine.cpu import Stop
+from machine.engine.kvm import KvmEngine
+from machine.engine.kvm_posted import STUBS, WORK
+from machine.engine.kvm_stub import BYTES, CAPACITY, ROOM, SAVED, loads_before
+from machine.engine.moving import MovingEngine
+from machine.engine.unicorn import UnicornEngine
+from machine.paging import PRESENT, WRITABLE
+from tests.engines import ENGINES, needs_kvm
+from tests.machine.bare import CODE, DONE, TABLES, Bare
+
+IN8, OUT8 = CODE + 0x1000, CODE + 0x1020
+FUNCTIONS = (
+    bytes.fromhex("668b542408 ec 88442410 c3").ljust(32, b"\xcc")  # mov dx,[rsp+8]; in al,dx; mov [rsp+16],al; ret
+    + bytes.fromhex("668b542408 8a44240a ee c3").ljust(32, b"\xcc")  # mov dx,[rsp+8]; mov al,[rsp+10]; out dx,al; ret
+)
+"""In8 and Out8 of TamaGo, internal/reg."""
+TEXT, RESULT = 0x500_0000, 0x600_0000
+THR, IER, FCR, LCR, MCR, LSR = 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD
+WORDS = b"".join(b"line %d of what the guest has to say\n" % n for n in range(100))
+FEW = 300
+"""Exits of a run that prints WORDS, which is 3,690 bytes: starting, ending, and a kick now and then on a busy host."""
+
+
+class Program:
+    """Machine code from an address on."""
+
+    def __init__(self, at: int = CODE) -> None:
+        self.at = at
+        self.code = b""
+
+    @property
+    def here(self) -> int:
+        """The address of what comes next."""
+        return self.at + len(self.code)
+
+    def add(self, code: str) -> "Program":
+        """Hexadecimal code."""
+        self.code += bytes.fromhex(code)
+        return self
+
+    def call(self, target: int) -> "Program":
+        """CALL."""
+        return self.add("e8" + (target - self.here - 5).to_bytes(4, "little", signed=True).hex())
+
+    def back(self, opcode: str, target: int) -> "Program":
+        """A conditional jump to before."""
+        return self.add(opcode + (target - self.here - 2).to_bytes(1, "little", signed=True).hex())
+
+    def read(self, port: int) -> "Program":
+        """In8; the value is at [rsp+8]."""
+        return self.add("66c70424" + port.to_bytes(2, "little").hex()).call(IN8)
+
+    def write(self, port: int, value: int | None = None) -> "Program":
+        """Out8 of a value, or of AL."""
+        self.add("66c70424" + port.to_bytes(2, "little").hex())
+        self.add("88442402" if value is None else f"c6442402{value:02x}")
+        return self.call(OUT8)
+
+    def print(self, size: int, at: int = TEXT, port: int = THR) -> "Program":
+        """Bytes from memory, as TamaGo's driver does: wait for an empty transmitter, write, and again."""
+        self.add(
+            f"49bc{at.to_bytes(8, 'little').hex()} 41bd{size.to_bytes(4, 'little').hex()}"
+        )  # r12: place, r13: how many
+        loop = self.here
+        self.read(port + LSR - THR).add("f644240820").back("74", loop)
+        self.add("418a0424").write(port).add("49ffc4 41ffcd").back("75", loop)
+        return self
+
+    def keep(self, number: int) -> "Program":
+        """Store what `read` gave as byte `number` of the result."""
+        return self.add(f"8a442408 880425{(RESULT + number).to_bytes(4, 'little').hex()}")
+
+
+class Guest:
+    """A bare computer with a PC's devices, and the functions."""
+
+    def __init__(self, engine: str, cpus: int = 1) -> None:
+        self.bare = Bare(engine=engine, cpus=cpus)
+        self.printed = b""
+        self._came = threading.Condition()
+        self.console = HostConsole(self._show)
+        self.board = PcBoard(self.bare.computer, self.console, self.bare.computer.finish)
+        self.ram = self.bare.computer.memory
+        self.ram.write(IN8, FUNCTIONS)
+        self.ram.write(TEXT, WORDS)
+        self.cpu = self.bare.cpu
+
+    def _show(self, data: bytes) -> None:
+        with self._came:
+            self.printed += data
+            self._came.notify_all()
+
+    def wait_for(self, size: int) -> None:
+        """From another thread: until so many bytes have been printed; give up after a while."""
+        with self._came:
+            self._came.wait_for(lambda: len(self.printed) >= size, timeout=30)
+
+    @property
+    def engine(self) -> KvmEngine:
+        """The engine on KVM, which must be the one that runs."""
+        moving = self.bare.computer.engine
+        assert isinstance(moving, MovingEngine)
+        assert isinstance(moving._kvm, KvmEngine)
+        assert moving._active is moving._kvm, self.bare.lines
+        return moving._kvm
+
+    @property
+    def exits(self) -> int:
+        """How often guest code has been left on KVM; 0 on Unicorn."""
+        return 0 if isinstance(self.bare.computer.engine, UnicornEngine) else self.engine.exits
+
+    def run(self, program: Program) -> object:
+        """Run it from its beginning, with 64 bytes of stack for calls."""
+        assert program.here - program.at < 0x1000
+        self.ram.write(program.at, program.code + bytes.fromhex(DONE))
+        self.cpu.set(reg.RIP, program.at)
+        self.cpu.set(reg.RSP, 0x400_0000)
+        result = self.bare.computer.run()
+        self.console.flush()
+        return result
+
+    def results(self, size: int) -> bytes:
+        """What `keep` has kept."""
+        return self.ram.read(RESULT, size)
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Guest]]:
+    guests = []
+
+    def made(engine: str, cpus: int = 1) -> Guest:
+        guests.append(Guest(engine, cpus))
+        return guests[-1]
+
+    yield made
+    for guest in guests:
+        guest.bare.close()
+
+
+@pytest.fixture(params=ENGINES)
+def guest(request: pytest.FixtureRequest, make: Callable[..., Guest]) -> Guest:
+    return make(request.param)
+
+
+# -- what it is for
+
+
+def test_output_costs_hardly_any_exits(guest: Guest) -> None:
+    assert guest.run(Program().print(len(WORDS))) == "done"
+    assert guest.printed == WORDS
+    assert guest.exits < FEW
+
+
+@needs_kvm
+def test_a_second_processor_prints_without_exits_too_and_lines_stay_whole(make: Callable[..., Guest]) -> None:
+    guest = make("kvm", cpus=2)
+    lock, ready = 0x700_0000, 0x700_0004
+
+    def program(at: int, letter: bytes, last: str) -> Program:
+        text = TEXT + at - CODE
+        guest.ram.write(text, letter * 40 + b"\n")
+        made = Program(at).add("41be32000000")  # mov r14d, 50
+        line = made.here
+        made.add(f"b801000000 870425{lock.to_bytes(4, 'little').hex()} 85c0 7405 f390").back(
+            "eb", line
+        )  # until it was 0
+        made.add("90").print(41, text).add(f"c70425{lock.to_bytes(4, 'little').hex()}00000000 f390")
+        made.add("41ffce 0f85" + (line - made.here - 9).to_bytes(4, "little", signed=True).hex())
+        return made.add(f"f0ff0425{ready.to_bytes(4, 'little').hex()}" + last)
+
+    other = program(CODE + 0x8000, b"b", "faf4")
+    guest.bare.start(1, other.code.hex(), other.at)
+    mine = program(CODE, b"a", "")
+    until = mine.here
+    mine.add(f"f390 833c25{ready.to_bytes(4, 'little').hex()}02").back("75", until)
+    assert guest.run(mine) == "done"
+    assert sorted(guest.printed.splitlines()) == [b"a" * 40] * 50 + [b"b" * 40] * 50
+    assert guest.exits < 2000, "16,400 accesses"
+
+
+@pytest.mark.parametrize("size", [CAPACITY - 1, CAPACITY, CAPACITY + 1, len(WORDS)])
+def test_the_page_may_be_full(guest: Guest, size: int) -> None:
+    assert guest.run(Program().print(size)) == "done"
+    assert guest.printed == WORDS[:size]
+
+
+@needs_kvm
+def test_the_last_bytes_come_although_the_guest_goes_on_without_a_trap(make: Callable[..., Guest]) -> None:
+    guest = make("kvm")
+
+    def wait() -> None:
+        guest.wait_for(100)
+        guest.bare.computer.finish("all there" if guest.printed == WORDS[:100] else "too late")
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert guest.run(Program().print(100).add("ebfe")) == "all there"
+    waiting.join()
+
+
+def test_the_guest_finds_its_registers_flags_and_stack_as_they_were(make: Callable[..., Guest]) -> None:
+    found = {}
+    for param in ENGINES:
+        engine = str(param.values[0])
+        guest = make(engine)
+        guest.ram.write(0x3F_F000 << 4, bytes(range(256)) * 16)
+        program = Program().print(50)
+        program.add("4883ec40 48b9efcdab8967452301 48ba1111111111110000 bb44332211")
+        program.add("66c70424f803 c644240258 b4d5 9e 75007a00")  # sahf: SF, ZF, AF, PF, CF
+        program.call(OUT8).add("9f 4989c0")  # lahf; mov r8, rax
+        program.add("66c70424fd03").call(IN8).add("9f 4989c1 4989ca 4989d3 4989dc 4989e5")
+        assert guest.run(program) == "done"
+        state = [guest.cpu.get(number) for number in (8, 9, 10, 11, 12, 13)]
+        found[engine] = (state, guest.ram.read(0x3FF_FF00, 0x100), guest.printed)
+        assert guest.printed == WORDS[:50] + b"X"
+        assert state[2] == 0x0123_4567_89AB_CDEF
+    assert len(found) == len(ENGINES)
+    assert len({str(value) for value in found.values()}) == 1
+
+
+# -- whatever else the port can do
+
+
+def test_typed_input_is_seen_and_echoed(guest: Guest) -> None:
+    typed = [bytes(range(32 + n, 48 + n)) for n in range(60)]
+    program = Program().print(20)
+    loop = program.here
+    program.read(LSR).add("f644240801").back("74", loop).read(THR).add("8a442408 88c3").write(THR)
+    program.add("80fb0a").back("75", loop)  # until a line ends
+
+    def feed() -> None:
+        size = 20
+        for part in (*typed, b"\n"):
+            guest.wait_for(size)
+            size += len(part)
+            guest.bare.computer.post(lambda part=part: guest.console.feed(part))
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    assert guest.run(program) == "done"
+    feeding.join()
+    assert guest.printed == WORDS[:20] + b"".join(typed) + b"\n"
+
+
+SETTINGS = {
+    "receiver interrupts": Program().write(MCR, 0x08).write(IER, 0x01),
+    "loop-back": Program().write(MCR, 0x10),
+    "loop-back with a FIFO": Program().write(FCR, 0x07).write(MCR, 0x10),
+    "divisor latch": Program().write(LCR, 0x83),
+    "FIFO": Program().write(FCR, 0xC7),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_made_in_the_middle_of_output_hold_from_the_next_byte_on(
+    make: Callable[..., Guest], setting: str
+) -> None:
+    found = {}
+    for param in ENGINES:
+        engine = str(param.values[0])
+        guest = make(engine)
+        program = Program().print(30)
+        program.code = program.code + relocated(SETTINGS[setting], program.here)
+        for number in range(3):
+            program.write(THR, 0x41 + number)
+        for number, port in enumerate((LSR, THR, LSR, THR, THR, IER, FCR, LCR, MCR, LSR + 1, LSR + 2, THR, LSR)):
+            program.read(port).keep(number)
+        program.write(LCR, 0x03).write(MCR, 0x00).write(IER, 0x00).print(40)
+        assert guest.run(program) == "done"
+        found[engine] = guest.printed, guest.results(13)
+        assert guest.printed.endswith(WORDS[:40])
+    assert len({str(value) for value in found.values()}) == 1
+
+
+def relocated(program: Program, at: int) -> bytes:
+    """The same accesses at another address."""
+    code, place = b"", 0
+    while place < len(program.code):  # mov word [rsp], port; mov byte [rsp+2], value; call
+        code += program.code[place : place + 11]
+        code += Program(at + len(code)).call(OUT8).code
+        place += 16
+    return code
+
+
+def test_the_transmitters_interrupts_come_one_for_each_byte(guest: Guest) -> None:
+    handler, counter = 0x320_0000, RESULT + 64
+    # handler: push rax, rcx, rdx; read IIR; inc dword [counter]; end of interrupt; pop; iretq
+    body = "50 52 66bafa03 ec ff0425" + counter.to_bytes(4, "little").hex() + "b020 e620 5a 58 48cf"
+    guest.ram.write(handler, bytes.fromhex(body))
+    guest.bare.gate(0x6C, handler)
+    program = Program().print(30).add("b0ef e621 fb")  # unmask IRQ 4; sti
+    program.write(MCR, 0x08).write(IER, 0x02)
+    for number in range(20):
+        program.write(THR, 0x61 + number)
+    program.add("fa").write(IER, 0x00).print(10)
+    assert guest.run(program) == "done"
+    assert guest.printed == WORDS[:30] + bytes(range(0x61, 0x75)) + WORDS[:10]
+    assert guest.ram.u32(counter) == 21
+
+
+@needs_kvm
+def test_another_port_through_the_same_functions(make: Callable[..., Guest]) -> None:
+    guest = make("kvm")
+    second: list[int] = []
+    guest.bare.computer.bus.add_ports(0x2F8, 8, lambda *_: 0x60, lambda _cpu, _at, _size, value: second.append(value))
+    assert guest.run(Program().print(50).print(50, port=0x2F8).print(50)) == "done"
+    assert guest.printed == WORDS[:50] * 2
+    assert bytes(second) == WORDS[:50]
+    assert guest.exits > 100
+
+
+# -- where a guest may be seen
+
+
+@needs_kvm
+def test_a_guest_that_is_looked_at_is_never_in_a_stub(make: Callable[..., Guest]) -> None:
+    guest = make("kvm")
+    places = []
+    ended = threading.Event()
+
+    def look() -> None:
+        places.append(guest.cpu.get(reg.RIP))
+
+    def keep_looking() -> None:
+        while not ended.wait(0.0002):
+            guest.bare.computer.at_rest(look)
+
+    looking = threading.Thread(target=keep_looking)
+    looking.start()
+    program = Program().add("bd64000000")  # mov ebp, 100
+    again = program.here
+    program.print(len(WORDS)).add("ffcd").back("75", again)
+    result = guest.run(program)
+    ended.set()
+    looking.join()
+    assert result == "done"
+    assert guest.printed == WORDS * 100
+    assert len(set(places)) > 5
+    assert all(CODE <= place < CODE + 0x2000 for place in places)
+
+
+@needs_kvm
+def test_moves_between_the_engines_in_the_middle_of_output(make: Callable[..., Guest]) -> None:
+    guest = make("kvm")
+    moving = guest.bare.computer.engine
+    assert isinstance(moving, MovingEngine)
+    ended = threading.Event()
+    names = []
+
+    def move() -> None:
+        names.append(moving.name)
+        if moving.name == "kvm":
+            moving._back(None)
+        else:
+            moving._go = True
+
+    def keep_moving() -> None:
+        while not ended.wait(0.003):
+            guest.bare.computer.at_rest(move)
+
+    thread = threading.Thread(target=keep_moving)
+    thread.start()
+    program = Program().add("bd64000000")
+    again = program.here
+    program.print(len(WORDS)).add("ffcd").back("75", again)
+    result = guest.run(program)
+    ended.set()
+    thread.join()
+    assert result == "done"
+    assert guest.printed == WORDS * 100
+    assert {"kvm", "unicorn"} <= set(names)
+
+
+def test_steps_are_the_guests_own(make: Callable[..., Guest]) -> None:
+    found = {}
+    for param in ENGINES:
+        engine = str(param.values[0])
+        guest = make(engine)
+        assert guest.run(Program().print(50)) == "done"
+        program = Program(CODE + 0x400).read(LSR).write(THR, 0x21).add("90")
+        guest.ram.write(program.at, program.code)
+        guest.cpu.set(reg.RIP, program.at)
+        places = []
+        while (rip := guest.cpu.get(reg.RIP)) != program.here:
+            if not places or places[-1] != rip:
+                places.append(rip)
+            assert len(places) < 50
+            assert guest.bare.computer.engine.step(guest.cpu) is Stop.KICKED
+        guest.console.flush()
+        found[engine] = places, guest.printed
+        assert len(places) == 14
+        assert guest.printed == WORDS[:50] + b"!"
+    assert len({str(value) for value in found.values()}) == 1
+
+
+# -- harm
+
+
+def test_a_jump_behind_the_prefix_of_the_replaced_load(guest: Guest) -> None:
+    program = Program().print(50)
+    program.add("c70424f8035800").call(OUT8 + 1)  # mov dword [rsp], 0x5803f8; mov edx,[rsp+8]
+    program.print(50)
+    assert guest.run(program) == "done"
+    assert guest.printed == WORDS[:50] + b"X" + WORDS[:50]
+
+
+@needs_kvm
+@pytest.mark.parametrize("inside", [2, 3, 4])
+def test_a_jump_into_the_replaced_load_harms_nobody_else(make: Callable[..., Guest], inside: int) -> None:
+    guest = make("kvm")
+    guest.bare.catch_faults()
+    threading.Timer(0.3, guest.bare.computer.finish, ["stopped"]).start()
+    program = Program().print(50)
+    program.add(f"e9{(OUT8 + inside - program.here - 5).to_bytes(4, 'little', signed=True).hex()}")
+    assert guest.run(program) in ("fault", "stopped", "done")
+    assert guest.printed.startswith(WORDS[:50])
+
+
+@needs_kvm
+@pytest.mark.parametrize("room", [0, 1, CAPACITY - 1, CAPACITY + 1, 1 << 31, (1 << 32) - 1])
+def test_a_guest_that_writes_to_its_page_gets_what_it_deserves(make: Callable[..., Guest], room: int) -> None:
+    guest = make("kvm")
+    guest.bare.catch_faults()
+    program = Program().print(50)
+    program.add(f"c70425{(WORK + ROOM).to_bytes(4, 'little').hex()}{room.to_bytes(4, 'little').hex()}")
+    program.add(f"48c70425{(WORK + SAVED).to_bytes(4, 'little').hex()}ffffffff")
+    program.add(f"c70425{(WORK + BYTES).to_bytes(4, 'little').hex()}ffffffff").print(10)
+    assert guest.run(program) in ("done", "fault")
+    assert len(guest.printed) <= 60 + CAPACITY
+    other = make("kvm")
+    assert other.run(Program().print(50)) == "done"
+    assert other.printed == WORDS[:50]
+
+
+def test_what_is_written_over_the_stubs_is_there(guest: Guest) -> None:
+    program = Program().print(50)
+    program.add(f"48c70425{STUBS.to_bytes(4, 'little').hex()}78563412")
+    program.add(f"488b0425{STUBS.to_bytes(4, 'little').hex()} 48890425{RESULT.to_bytes(4, 'little').hex()}").print(50)
+    assert guest.run(program) == "done"
+    assert guest.ram.u64(RESULT) == guest.ram.u64(STUBS) == 0x12345678
+    assert guest.printed == WORDS[:50] * 2
+
+
+def test_a_guest_that_turns_these_addresses_to_memory_of_its_own_has_it(guest: Guest) -> None:
+    mine, table = 0x680_0000, TABLES + 0x80_0000
+    guest.ram.write(mine, b"mine".ljust(4096, b"!"))
+    for number in range(512):
+        guest.ram.set_u64(table + 8 * number, number << 12 | PRESENT | WRITABLE)
+    for number, linear in enumerate((STUBS, WORK)):
+        guest.ram.set_u64(table + 8 * (linear >> 12), mine + 4096 * number | PRESENT | WRITABLE)
+    program = Program().print(50)
+    directory = _directory(guest)
+    program.add(f"48b8{(table | PRESENT | WRITABLE).to_bytes(8, 'little').hex()}")
+    program.add(f"48a3{directory.to_bytes(8, 'little').hex()} 0f20d8 0f22d8")  # mov [directory], rax; reload CR3
+    program.print(50)
+    program.add(f"8b0425{STUBS.to_bytes(4, 'little').hex()} 890425{RESULT.to_bytes(4, 'little').hex()}")
+    assert guest.run(program) == "done"
+    assert guest.ram.read(RESULT, 4) == b"mine"
+    assert guest.printed == WORDS[:50] * 2
+
+
+def _directory(guest: Guest) -> int:
+    """Where the first entry of the first page directory is."""
+    mask = 0xF_FFFF_FFFF_F000
+    ram = guest.ram
+    return ram.u64(ram.u64(guest.bare.map.base) & mask) & mask
+
+
+def test_functions_that_are_overwritten_are_the_new_ones(guest: Guest) -> None:
+    program = Program().print(50)
+    program.add(
+        f"c60425{(OUT8 + 5).to_bytes(4, 'little').hex()}b0"
+    )  # mov al, [rsp+10] becomes mov al, 0x44; and al, 10
+    program.add(f"c60425{(OUT8 + 6).to_bytes(4, 'little').hex()}2a")  # mov al, 42
+    program.add(f"66c70425{(OUT8 + 7).to_bytes(4, 'little').hex()}9090")
+    program.print(50)
+    assert guest.run(program) == "done"
+    assert guest.printed == WORDS[:50] + b"*" * 50
+
+
+# -- which code it is
+
+
+@pytest.mark.parametrize(
+    ("code", "lengths"),
+    [
+        ("668b542408", [[5]]),
+        ("668b542408 8a44240a", [[5, 4]]),
+        ("bafd030000", [[5]]),
+        ("488b5510 0fb6450a", []),  # too short a first one
+        ("8b1500000000", []),  # relative to RIP
+        ("e800000000", []),
+        ("ba", []),
+        ("", []),
+    ],
+)
+def test_loads_that_may_give_way(code: str, lengths: list[list[int]]) -> None:
+    found = [[len(load) for load in loads] for loads in loads_before(bytes.fromhex(code))]
+    assert [found_lengths for found_lengths in found if sum(found_lengths) == len(bytes.fromhex(code))] == lengths
