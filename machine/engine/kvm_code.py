@@ -12,8 +12,9 @@ is not carried.
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from machine.engine.disassembler import Disassembler
 from machine.engine.kvm_monitor import PAGE, Monitor
 from machine.engine.kvm_shadow import Pool
 from machine.engine.leaving import CannotCarry
@@ -67,7 +68,7 @@ class CodePages:
         self._generation = pool.generation
         self._places: dict[int, tuple[int, int]] = {}
         self._patches: dict[int, dict[int, tuple[int, bytes]]] = {}
-        self._disassembler: Any = None
+        self._disassembler: Disassembler | None = None
         self._at = 0
         self.replaced = 0
 
@@ -146,17 +147,15 @@ class CodePages:
     def _sweep(self, text: bytes, start: int, place: int) -> bool | None:
         """Whether disassembling from `start` finds an instruction whose opcode is at `place`; None if it gets stuck."""
         if self._disassembler is None:
-            import capstone  # type: ignore[import-untyped]
-
-            self._disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+            self._disassembler = Disassembler()
         at = start
-        for address, size, _name, _operands in self._disassembler.disasm_lite(text[start : place + 16], start):
-            if address > place or all(text[n] in _PREFIXES for n in range(address, place)):
-                return bool(address <= place)
-            if address + size > place:
+        for end in self._disassembler.ends(text[start : place + 16]):
+            if all(text[n] in _PREFIXES for n in range(at, place)):
+                return True
+            at = start + end
+            if at > place:
                 return False
-            at = address + size
-        if at <= place and all(text[n] in _PREFIXES for n in range(at, place)):
+        if all(text[n] in _PREFIXES for n in range(at, place)):
             return True
         return None
 
