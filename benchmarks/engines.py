@@ -65,7 +65,8 @@ def prompts(folder: Path, runs: int) -> Iterator[Figure]:
             for engine, times in samples.items():
                 times.append(_to_prompt(_command(engine, str(image))))
         yield Figure(f"{name}, start to prompt, unicorn", "ms", samples["unicorn"])
-        yield Figure("  kvm", "ms", samples["kvm"], None, samples["unicorn"])
+        # A prompt on KVM is to come no later than in Unicorn.
+        yield Figure("  kvm", "ms", samples["kvm"], Limit(AT_MOST, median(samples["unicorn"])), samples["unicorn"])
         limit = Limit(AT_MOST, median(samples["unicorn"]) * PROMPT_SHARE)
         yield Figure("  auto", "ms", samples["auto"], limit, samples["unicorn"])
 

@@ -20,6 +20,8 @@ _TABLE = PRESENT | WRITABLE | USER | ACCESSED | DIRTY
 _READ_ONLY = PRESENT | USER | ACCESSED | NO_EXECUTE
 _LARGE_SHIFT = 21
 _PER_TABLE = 512
+_AROUND = 16
+"""Pages of a larger one that are entered when one of them is read."""
 _SPARE = 16
 """Pages that must be left in the pool before a fault is answered: more than one fault can need."""
 
@@ -167,7 +169,18 @@ class Shadow:
         if write:
             self._enter_written(linear, frame, slot)
         else:
-            self._words[slot] = found.physical | _READ_ONLY
+            self._enter_read(linear, found, table * _PER_TABLE)
+
+    def _enter_read(self, linear: int, found: Translation, begin: int) -> None:
+        """Enter a page to be read, and the pages around it if the guest has them as one: who reads a table reads on."""
+        words = self._words
+        at = linear >> 12 & 0x1FF
+        words[begin + at] = found.physical | _READ_ONLY
+        if found.shift >= _LARGE_SHIFT:
+            for index in range(at & -_AROUND, (at & -_AROUND) + _AROUND):
+                physical = found.physical + (index - at) * PAGE
+                if not words[begin + index] & PRESENT and self._memory.is_ram(physical):
+                    words[begin + index] = physical | _READ_ONLY
 
     def _no_code(self, frame: int) -> None:
         """A frame that has held code may be written to from now on."""
@@ -227,7 +240,8 @@ class Shadow:
         else:
             words = self._words
             for index in range(_PER_TABLE):
-                if not words[begin + index] & PRESENT:
-                    words[begin + index] = first + index * PAGE | flags
+                entry, physical = words[begin + index], first + index * PAGE
+                if not entry & PRESENT or entry == physical | _READ_ONLY:
+                    words[begin + index] = physical | flags
         self._whole[chunk] = at
         return True
