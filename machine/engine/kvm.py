@@ -95,6 +95,11 @@ class KvmEngine:
         for cpu in self.instances:
             cpu.shadow.stale = True
 
+    def forget_code(self) -> None:
+        """The guest has been in another engine, and may have changed any code."""
+        self.code.forget()
+        self.flush_translations()
+
     def open_window(self, base: int, size: int) -> None:
         """Reach devices above 4 GiB."""
         self.windows.append(range(base, base + size))

@@ -77,6 +77,11 @@ class CodePages:
         self._places.pop(frame, None)
         self._patches.pop(frame, None)
 
+    def forget(self) -> None:
+        """Any page may have been written to. Between two runs, and all tables must be new behind it."""
+        self._places.clear()
+        self._patches.clear()
+
     def patch(self, linear: int, physical: int, code: bytes) -> None:
         """Have other code executed at a linear address, whose page of RAM is at `physical`, until that page changes.
 

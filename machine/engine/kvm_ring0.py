@@ -227,6 +227,9 @@ class KvmRing0Engine:
             if any(answer := self.handlers.cpuid(_Unborn(index), leaf, subleaf)) or leaf in _SUBLEAVES  # type: ignore[arg-type]
         ]
 
+    def forget_code(self) -> None:
+        """Nothing is kept of a guest's code here."""
+
     def open_window(self, base: int, size: int) -> None:
         """Reach devices above 4 GiB."""
         self.windows.append(range(base, base + size))

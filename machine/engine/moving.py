@@ -299,6 +299,7 @@ class MovingEngine:
         # Translated code is not told of what the guest writes meanwhile.
         self._memory.code_pages.clear()
         self._memory.on_code_write = self._kvm.invalidate
+        self._kvm.forget_code()
         self._kvm.flush_translations()
         self._hand_over(self._kvm)
 

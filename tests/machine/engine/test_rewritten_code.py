@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from machine.engine.moving import MovingEngine
 from machine.paging import LARGE, PRESENT, WRITABLE
-from tests.engines import ENGINES
+from tests.engines import ENGINES, needs_kvm
 from tests.machine.bare import CODE, DONE, TABLES, Bare
 
 RESULT = 0x500_0000
@@ -91,3 +92,30 @@ def test_a_trapped_instruction_that_is_written_late_traps(bare: Bare, distance: 
     code += b"\x89\x04\x25" + RESULT.to_bytes(4, "little")
     assert bare.run(code.hex() + DONE, start) == "done"
     assert bare.computer.memory.u32(RESULT) == 0x1234
+
+
+@needs_kvm
+def test_code_that_was_rewritten_while_the_guest_was_in_unicorn() -> None:
+    bare = Bare(engine="kvm")
+    try:
+        moving = bare.computer.engine
+        assert isinstance(moving, MovingEngine)
+        function = CODE + 0x1000
+        # xor eax,eax; cpuid, so that it is executed from a copy; mov eax,1; mov [RESULT],eax; the end
+        code = f"31c0 0fa2 b801000000 890425{RESULT.to_bytes(4, 'little').hex()}"
+        assert bare.run(code + DONE, at=function) == "done"
+        places = [moving.name]
+        moving._back(None)
+        moving.pinned = True
+        bare.computer._end = None
+        assert bare.run(f"c60425{(function + 5).to_bytes(4, 'little').hex()}02" + DONE) == "done"
+        places.append(moving.name)
+        moving.pinned, moving._go = False, True
+        bare.computer._end = None
+        # mov rax, function; jmp rax
+        assert bare.run(f"48b8{function.to_bytes(8, 'little').hex()} ffe0") == "done"
+        places.append(moving.name)
+        assert places == ["kvm", "unicorn", "kvm"]
+        assert bare.computer.memory.u32(RESULT) == 2
+    finally:
+        bare.close()
