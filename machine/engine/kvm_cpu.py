@@ -163,9 +163,11 @@ class KvmCpu(KvmRegisters):
             own = real[abi.RFLAGS] & _TF
             if stepping or self._opened is not None:
                 real[abi.RFLAGS] |= _TF
-            knocked = self._run()
-            if self.posting is not None:
-                self.posting.leave(self)
+            try:
+                knocked = self._run()
+            finally:
+                if self.posting is not None:
+                    self.posting.leave(self)
             if stepping or self._opened is not None:
                 real[abi.RFLAGS] = real[abi.RFLAGS] & ~_TF | own
             if knocked is None:

@@ -18,6 +18,7 @@ from machine.alarm import Alarm
 from machine.engine import kvm_abi as abi
 from machine.engine import kvm_stub as stubs
 from machine.engine.kvm_monitor import PAGE
+from machine.engine.kvm_signal import knock_at_all
 from machine.engine.kvm_stub import IN, OUT, Stub
 from machine.errors import BadAddress
 from machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE, NonCanonical, PageFault
@@ -169,26 +170,26 @@ class Posting:
 
     def _install(self) -> None:
         """Have all tables show our pages and the patched code."""
+        self._engine.flush_translations()
         self._installed = True
+        monitor = self._engine.monitor
         for cpu in self._engine.instances:
-            monitor = self._engine.monitor
             cpu.shadow.own = {
                 STUBS: monitor.gpa(self._stub_page) | PRESENT | USER | ACCESSED,
                 WORK: monitor.gpa(self._stub_page + 1 + cpu.index)
                 | (PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE),
             }
-            cpu.shadow.stale = True
 
     def give_up(self) -> None:
-        """Take it all back for good. Nothing may be posted."""
+        """Take it all back for good."""
+        self._engine.flush_translations()
+        for cpu in self._engine.instances:
+            self.leave(cpu)
+            cpu.shadow.own = {}
+            self._work[cpu.index].disarm()
         self._given_up = True
         self._installed = False
         self._engine.code.forget_patches()
-        for page in self._work:
-            page.disarm()
-        for cpu in self._engine.instances:
-            cpu.shadow.own = {}
-            cpu.shadow.stale = True
 
     # -- accesses that trapped
 
@@ -269,9 +270,9 @@ class Posting:
     # -- bytes that nobody takes
 
     def _ring(self) -> bool:
-        """From the alarm's thread: the guest is to come out, whatever it does."""
+        """From the alarm's thread: who may have posted something is to come out, whatever it does."""
         self._rang = True
-        self._engine.kick()
+        knock_at_all(cpu for cpu in self._engine.instances if self._work[cpu.index].armed)
         return False
 
     def close(self) -> None:
