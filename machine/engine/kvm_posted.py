@@ -97,7 +97,8 @@ class Posting:
         self._inside: set[int] = set()  # addresses within a JMP
         self._refused: set[int] = set()
         self._installed = False
-        self._news = False
+        self._news: dict[int, tuple[int, bytes, int]] = {}
+        """Where a JMP is to be, the page of RAM, what stands there, the stub: from the next byte of output on."""
         self._given_up = False
         self._alarm = Alarm(self._ring)
         self._rang = False
@@ -172,6 +173,11 @@ class Posting:
         """Have all tables show our pages and the patched code."""
         self._engine.flush_translations()
         self._installed = True
+        for first, (physical, loads, stub) in self._news.items():
+            if self._engine.memory.read(physical + (first & PAGE - 1), len(loads)) == loads:
+                self._engine.code.patch(first, physical, stubs.jump(first, stub))
+                self._inside.update(range(first + 1, first + stubs.JUMP))
+        self._news.clear()
         monitor = self._engine.monitor
         for cpu in self._engine.instances:
             cpu.shadow.own = {
@@ -201,7 +207,6 @@ class Posting:
         if not self._patched(cpu, access, rip, port) or access == IN or not offered.allowed():
             return
         if self._news:
-            self._news = False
             if not self._room(cpu):
                 self.give_up()
                 return
@@ -232,7 +237,7 @@ class Posting:
             return False
         code = self._engine.code
         first = self._first.get((access, rip))
-        if first is not None and code.patched(first, physical):
+        if first is not None and (first in self._news or code.patched(first, physical)):
             return True
         if rip in self._refused or len(self._refused) >= _MOST_REFUSED:
             return False
@@ -242,10 +247,8 @@ class Posting:
             if stubs.in_reach(first, STUBS) and code.begins(first, cpu.linear_read):
                 stub = self._make(access, rip, loads, port)
                 if stub is not None:
-                    code.patch(first, physical, stubs.jump(first, stub))
                     self._first[access, rip] = first
-                    self._inside.update(range(first + 1, first + stubs.JUMP))
-                    self._news = True
+                    self._news[first] = physical, b"".join(loads), stub
                     return True
         self._refused.add(rip)
         return False

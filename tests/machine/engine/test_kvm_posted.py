@@ -209,6 +209,14 @@ def test_the_last_bytes_come_although_the_guest_goes_on_without_a_trap(make: Cal
     waiting.join()
 
 
+def test_tables_that_change_between_the_first_look_and_the_first_byte(guest: Guest) -> None:
+    program = Program().read(LSR).add("0f20d8 0f22d8").read(LSR).keep(0)  # mov rax,cr3; mov cr3,rax
+    program.write(THR, 0x3E).add("0f20d8 0f22d8").print(50)
+    assert guest.run(program) == "done"
+    assert guest.results(1) == b"\x60"
+    assert guest.printed == b">" + WORDS[:50]
+
+
 def test_the_guest_finds_its_registers_flags_and_stack_as_they_were(make: Callable[..., Guest]) -> None:
     found = {}
     for param in ENGINES:
