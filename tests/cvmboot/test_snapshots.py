@@ -203,9 +203,7 @@ def test_several_texts_are_waited_for_one_after_the_other(cvmboot, image, tmp_pa
     made = cvmboot("snapshot", image(ECHO), "-o", path, "--memory", "64M", "--at", "menu", "--at", "> ", typed=typed)
     assert (made.returncode, made.stdout) == (0, typed), made.stderr
     assert cvmboot("run", "--restore", path, "--timeout", "20", typed=b"on\x04").stdout == b"on"
-    late = cvmboot(
-        "snapshot", image(ECHO), "-o", path, "--timeout", "0.5", "--at", "menu", "--at", "> ", typed=b"> menu"
-    )
+    late = cvmboot("snapshot", image(ECHO), "-o", path, "--timeout", "3", "--at", "menu", "--at", "> ", typed=b"> menu")
     assert late.returncode == 1 and b"--at '> '" in late.stderr
 
 

@@ -290,7 +290,7 @@ def test_resume_runs_what_changed(write: Write, tmp_path: Path) -> None:
         [[case]]
         name = "two"
         image = "loop.efi"
-        timeout = 0.3
+        timeout = 3
         [[case]]
         name = "three"
         image = "boots.toml"
