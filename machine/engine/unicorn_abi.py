@@ -131,6 +131,8 @@ class Library:
         self.context_save.argtypes = (_VOID, _VOID)
         self.context_restore = gil.uc_context_restore
         self.context_restore.argtypes = (_VOID, _VOID)
+        self.context_size = gil.uc_context_size
+        self.context_size.argtypes, self.context_size.restype = (_VOID,), ctypes.c_size_t
         self.context_free = gil.uc_context_free
         self.context_free.argtypes = (_VOID,)
         self.emu_start = free.uc_emu_start

@@ -10,6 +10,7 @@ from machine.engine import unicorn_gateway as gateway
 from machine.engine import unicorn_insides as insides
 from machine.engine import unicorn_state
 from machine.engine.unicorn_debug import DebugHooks
+from machine.engine.unicorn_exceptions import REMEMBERED, LastException
 from machine.engine.unicorn_frames import CodeFrames
 from machine.engine.unicorn_real_mode import RealMode
 from machine.engine.unicorn_registers import UnicornRegisters
@@ -17,7 +18,7 @@ from machine.engine.unicorn_stop import StopFlag
 from machine.engine.unicorn_traps import TrappedInstructions
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
-from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault
+from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault, Translation
 
 if TYPE_CHECKING:
     from machine.engine.unicorn import UnicornEngine
@@ -71,6 +72,7 @@ class UnicornCpu(UnicornRegisters):
         self._debug: DebugHooks | None = None
         self._gateway: gateway.Gateway | None = None
         self._calling = False
+        self._last_exception = LastException(lib, handle)
 
     def _ctl(self, control: int, *arguments: Any) -> None:
         self._lib.check(self._lib.ctl(self.handle, ctypes.c_int(control & 0xFFFFFFFF), *arguments), "ctl")
@@ -200,7 +202,7 @@ class UnicornCpu(UnicornRegisters):
                 entry[0].paddr = own
                 entry[0].perms = abi.PROT_ALL
                 return True
-            found = self._handlers.translate(self.face, mode, address, access, self._user)
+            found = self._translate(mode, address, access)
             physical = found.physical
             memory = self._engine.memory
             frame = physical >> 12
@@ -237,6 +239,17 @@ class UnicornCpu(UnicornRegisters):
             self.failed(error)
             return False
         return True
+
+    def _translate(self, mode: Mode, address: int, access: int) -> Translation:
+        """The page walk. PageFault, NonCanonical."""
+        try:
+            return self._handlers.translate(self.face, mode, address, access, self._user)
+        except PageFault:
+            # A load of a segment register in ring 3 reads the table as the processor does (AMD64 APM volume 2, 5.6.2).
+            base, limit = self.table("gdtr")
+            if not self._user or access == FETCH or not base <= address <= base + limit:
+                raise
+        return self._handlers.translate(self.face, mode, address, access, False)
 
     def bytes_at(self, mode: Mode, address: int, size: int) -> bytes:
         """Guest code bytes at a linear address, as far as they are mapped."""
@@ -447,6 +460,8 @@ class UnicornCpu(UnicornRegisters):
             raise error
         stopped = self._stopped_for_debugger()
         if self.fault is not None:
+            if self.fault.vector in REMEMBERED:
+                self._last_exception.forget()
             return Stop.EXCEPTION
         if stopped is not None:
             return stopped
@@ -472,7 +487,7 @@ class UnicornCpu(UnicornRegisters):
         """The page of our own through which the state of this CPU is changed."""
         if self._gateway is None:
             self._gateway = gateway.Gateway(self._lib, self)
-            self.own_pages[gateway.LINEAR] = gateway.PHYSICAL
+            self.own_pages |= gateway.PAGES
         return self._gateway
 
     def carry_out(self, code: bytes) -> None:
@@ -517,6 +532,7 @@ class UnicornCpu(UnicornRegisters):
     def close(self) -> None:
         """Free the instance."""
         self.stop.retire()
+        self._last_exception.close()
         self._lib.close(self.handle)
         if self._gateway is not None:
             self._gateway.close()

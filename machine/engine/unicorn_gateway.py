@@ -2,8 +2,9 @@
 
 Unicorn has no way to set the privilege level: a segment register that is written from outside is checked like a MOV, which
 cannot raise privilege, and its SYSCALL does nothing. A far call through a call gate works (AMD64 APM volume 2, 4.9.2). So a page
-of our own, at the very top of the linear address space, holds such a call, a GDT with the gate, a TSS for the stack, and a
-HLT behind the gate; running it once leaves the CPU in ring 0 with the code selector that was asked for.
+of our own, at the very top of the linear address space, holds such a call, a TSS for the stack, and a HLT behind the gate;
+running it once leaves the CPU in ring 0 with the code selector that was asked for. The gate is in a GDT of our own below it, of
+the full 64 KiB: Linux's selectors are small, Xen's begin at 0xe000.
 
 The same page takes what a CPU that is put together anew needs: descriptors of our own under the selectors that the guest has
 loaded, an IRETQ that goes down to ring 3, and instructions whose registers Unicorn does not show (XGETBV, XSETBV).
@@ -23,9 +24,14 @@ from machine.errors import EngineError
 LINEAR = 0xFFFF_FFFF_FFFF_F000
 """No kernel maps anything here: pointers into the last page are error codes."""
 PHYSICAL = 0xFFFE_0000_0000
-_POINTER, _TARGET, _CODE, _GDT, _TSS, _STACK = 0x10, 0x20, 0x40, 0x100, 0x600, 0x800
-_GATE = 0x3F0
+_POINTER, _TARGET, _CODE, _TSS, _STACK = 0x10, 0x20, 0x40, 0x600, 0x800
+_GDT, _GDT_SIZE = 0x1000, 0x1_0000
+"""Where the GDT is behind PHYSICAL, and in our mapping."""
+_GDT_LINEAR = LINEAR - 0x1000 - _GDT_SIZE
+_GATE = 0xFFF0
 """The gate's selector: its 16 bytes are the last in our GDT, so kernel selectors may lie anywhere below."""
+PAGES = {LINEAR: PHYSICAL} | {_GDT_LINEAR + at: PHYSICAL + _GDT + at for at in range(0, _GDT_SIZE, 0x1000)}
+"""What the TLB fill maps once there is a gateway: linear to physical addresses of 4 KiB pages."""
 _KERNEL_CODE = 0x00AF9B00_0000FFFF
 _TABLES = (abi.REG_GDTR, abi.REG_TR)
 _KEPT = (reg.RSP, reg.RFLAGS)
@@ -46,19 +52,19 @@ class GatewayCpu(Protocol):
 
 
 class Gateway:
-    """The page of one CPU. The TLB fill maps LINEAR to PHYSICAL once this exists."""
+    """The pages of one CPU."""
 
     def __init__(self, library: abi.Library, cpu: GatewayCpu) -> None:
         self._library = library
         self._cpu = cpu
-        self._page = page = mmap.mmap(-1, 4096)
+        self._page = page = mmap.mmap(-1, _GDT + _GDT_SIZE)
         page[0:6] = b"\xff\x1d" + struct.pack("<i", _POINTER - 6)  # call far [rip + ...]
         page[_POINTER : _POINTER + 6] = struct.pack("<IH", 0, _GATE | 3)
         page[_TARGET : _TARGET + 1] = b"\xf4"
         page[_TSS + 4 : _TSS + 12] = struct.pack("<Q", LINEAR + _STACK)
         self._view = ctypes.c_char.from_buffer(page)
         address = ctypes.addressof(self._view)
-        library.check(library.mem_map_ptr(cpu.handle, PHYSICAL, 4096, abi.PROT_ALL, address), "map the gateway")
+        library.check(library.mem_map_ptr(cpu.handle, PHYSICAL, len(page), abi.PROT_ALL, address), "map the gateway")
 
     def _prepare(self, selector: int) -> None:
         target = LINEAR + _TARGET
@@ -67,7 +73,7 @@ class Gateway:
         struct.pack_into("<Q", self._page, _GDT + selector, _KERNEL_CODE)
 
     def enter(self, selector: int, base: int = 0) -> None:
-        """Ring 0, CS = `selector` (below 0x3f0), SS null; everything else stays, RIP aside. Between two runs only.
+        """Ring 0, CS = `selector` (below 0xfff0), SS null; everything else stays, RIP aside. Between two runs only.
 
         `base` is the base that Unicorn adds to RIP in the present code segment. Nothing may stop it: `StopFlag.set_aside`.
         """
@@ -92,7 +98,7 @@ class Gateway:
         tables = [abi.Mmr() for _ in _TABLES]
         for number, table in zip(_TABLES, tables, strict=True):
             library.reg_read(cpu.handle, number, ctypes.addressof(table))
-        ours = (abi.Mmr(0, LINEAR + _GDT, _GATE + 15, 0), abi.Mmr(8, LINEAR + _TSS, 0x67, 0x8B00))
+        ours = (abi.Mmr(0, _GDT_LINEAR, _GDT_SIZE - 1, 0), abi.Mmr(8, LINEAR + _TSS, 0x67, 0x8B00))
         for number, table in zip(_TABLES, ours, strict=True):
             library.reg_write(cpu.handle, number, ctypes.addressof(table))
         try:

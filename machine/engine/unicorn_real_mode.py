@@ -18,7 +18,7 @@ from machine.paging import CR0_PE, CR0_PG, CR4_PAE, EFER_LME
 if TYPE_CHECKING:
     from machine.engine.unicorn_cpu import UnicornCpu
 
-PHYSICAL = 0xFFFE_0000_1000
+PHYSICAL = 0xFFFE_0010_0000
 CR0_AFTER_INIT = 0x6000_0010
 """CD, NW, ET (AMD64 APM volume 2, table 14-1)."""
 

@@ -48,8 +48,14 @@ _LVT_WRITABLE = {
     _ERROR: 0x1_00FF,
 }
 _ICR_WRITABLE = 0xC_CFFF
+_SEND_PENDING = 1 << 12
 _X2_WRITABLE = {**_LVT_WRITABLE, _TPR: 0xFF, _EOI: 0, _SVR: 0x1FF, _ESR: 0, _INITIAL: 0xFFFF_FFFF, _DIVIDE: 0xB}
 _X2_WRITABLE[_SELF_IPI] = 0xFF
+_X2_IGNORED = {
+    **dict.fromkeys(_LVT_WRITABLE, _SEND_PENDING),
+    **dict.fromkeys((_LINT0, _LINT1), _SEND_PENDING | 1 << 14),
+}
+"""Bits that are read-only and not reserved: Xen, which leaves the APIC to the next kernel, writes ones to them (11.5.1)."""
 _X2_WRITE_ONLY = (_EOI, _SELF_IPI)
 _PLAIN = (_SVR, _DFR, _ICR_HIGH, _DIVIDE, *_LVT_WRITABLE)
 
@@ -247,13 +253,13 @@ class LocalApic:
         if not self.is_x2apic:
             return False
         if number == _ICR:
-            if value & 0xFFFF_FFFF & ~(_ICR_WRITABLE | 0x1000):
+            if value & 0xFFFF_FFFF & ~(_ICR_WRITABLE | _SEND_PENDING):
                 return False
             self._registers[_ICR_HIGH] = value >> 32
             self._registers[_ICR] = value & _ICR_WRITABLE
             self._send_ipi(value >> 32)
             return True
-        if number not in _X2_WRITABLE or value & ~_X2_WRITABLE[number]:
+        if number not in _X2_WRITABLE or value & ~(_X2_WRITABLE[number] | _X2_IGNORED.get(number, 0)):
             return False
         if number == _SELF_IPI:
             self._send_self(value)

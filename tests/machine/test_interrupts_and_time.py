@@ -13,7 +13,7 @@ from machine.exceptions import TripleFault
 from machine.idle import RUN, IdleDetector
 from tests.engines import ENGINES
 
-from .bare import CODE, DONE, Bare
+from .bare import CODE, DONE, STACK, Bare
 
 HANDLER = CODE + 0x10_0000
 
@@ -36,6 +36,20 @@ def test_an_exception_reaches_the_guests_handler_which_returns(bare: Bare) -> No
     assert bare.run("0f0b 41b92a000000" + DONE) == "done"  # ud2; mov r9d,42
     assert bare.cpu.get(reg.R8) == CODE
     assert bare.cpu.get(reg.R9) == 42
+
+
+def test_exceptions_that_have_been_handled_do_not_add_up_to_a_double_fault(bare: Bare) -> None:
+    skip = "48830424 02 48cf"  # handlers: count; add qword [rsp],2; iretq
+    bare.computer.memory.write(HANDLER, bytes.fromhex("49ffc0" + skip))
+    bare.computer.memory.write(HANDLER + 0x100, bytes.fromhex("49ffc1 59" + skip))  # with an error code, of 0
+    bare.gate(0, HANDLER)
+    bare.gate(13, HANDLER + 0x100)
+    for counter in (reg.R8, reg.R9):
+        bare.cpu.set(counter, 0)
+    divide, null_cs = "f7f6", "ff2f"  # div esi, which is 0; far jump to a null selector at rdi
+    bare.cpu.set(reg.RDI, STACK)
+    assert bare.run("31f6 31d2" + divide * 3 + (null_cs + divide) * 3 + DONE) == "done"
+    assert (bare.cpu.get(reg.R8), bare.cpu.get(reg.R9)) == (6, 3)
 
 
 def test_a_page_faults_error_code_and_address_are_pushed(bare: Bare) -> None:

@@ -10,7 +10,7 @@ from machine import registers as reg
 from machine.cpu import Cpu, Stop
 from tests.engines import ENGINES
 
-from .bare import CODE, DONE, KERNEL, STACK, TABLES, Bare
+from .bare import CODE, DONE, GDT, KERNEL, STACK, TABLES, Bare
 
 USER_CODE, USER_DATA = 0x1B, 0x23
 USER, HANDLER, TASK, KERNEL_STACK = CODE + 0x1000, CODE + 0x2000, 0x500_0000, 0x600_0000
@@ -91,6 +91,19 @@ def test_supervisor_pages_are_closed_to_user_mode(bare: Bare) -> None:
     bare.computer.memory.write(USER, bytes.fromhex("48a1" + (0x700_0000).to_bytes(8, "little").hex()))
     assert bare.run(GO_TO_USER) == "fault"
     assert (bare.faults[0].vector, bare.faults[0].error_code, bare.faults[0].address) == (14, 5, 0x700_0000)
+
+
+def test_user_mode_loads_segments_from_a_table_that_it_may_not_read(bare: Bare) -> None:
+    bare.catch_faults()
+    slot = TABLES + 8192 + 8 * (GDT >> 21)
+    bare.computer.memory.set_u64(slot, bare.computer.memory.u64(slot) & ~4)
+    # mov eax, USER_DATA; mov ds, eax; mov r12d, ds; then a stack frame of its own, and back to ring 3 by far return
+    bare.computer.memory.write(USER, bytes.fromhex("b823000000 8ed8 418cdc 6a1b 488d0503000000 50 48cb 90 ee ebfe"))
+    bare.computer.memory.write(STACK - 0x100 + 16, struct.pack("<Q", 0x3202))  # with IOPL 3
+    bare.cpu.set(reg.RDX, 0x507)
+    bare.cpu.set(reg.RFLAGS, 0x3002)
+    assert bare.run(GO_TO_USER) == "done", bare.faults
+    assert bare.cpu.get(reg.R12) == USER_DATA
 
 
 def test_a_turn_may_end_in_the_middle_of_a_syscall() -> None:

@@ -288,6 +288,17 @@ def test_apic_base_transitions(path: tuple[int, ...], last_is_legal: bool) -> No
     assert not apics.all.write_msr(CPU, APIC_BASE, 1 << 60 | 0xFEE0_0900)
 
 
+def test_x2apic_takes_ones_for_bits_that_are_read_only() -> None:
+    """Xen writes them when it hands the APIC over; reserved bits are another thing."""
+    apics = Apics()
+    apics.x2()
+    for msr, value, kept in ((0x835, 0x5700, 0x700), (0x836, 0x5400, 0x400), (0x832, 0x1_1040, 0x1_0040)):
+        assert apics.all.write_msr(CPU, msr, value)
+        assert apics.all.read_msr(CPU, msr) == kept
+    for msr, value in ((0x835, 1 << 11), (0x832, 1 << 14), (0x837, 1 << 14)):
+        assert not apics.all.write_msr(CPU, msr, value)
+
+
 def test_x2apic_registers() -> None:
     apics = Apics()
     assert apics.all.read_msr(CPU, 0x802) is None

@@ -148,6 +148,21 @@ def test_segments_are_written_with_their_hidden_parts(pair: Pair) -> None:
     assert segments["ds"] == (DATA, 0, 0xFFFF_FFFF, 0xC093)
 
 
+@pytest.mark.parametrize("selector", [0x3F0, 0x7F8, 0xE008, 0xFFE8])
+def test_selectors_may_be_anywhere_in_the_descriptor_table(pair: Pair, selector: int) -> None:
+    """Xen's are from 0xe000 on."""
+    pair.run(PAUSE + "418ccc 418cd5" + DONE)
+    code, data = (selector, 0, 0xFFFF_FFFF, 0xA09B), (selector - 8, 0, 0xFFFF_FFFF, 0xC093)
+    third = Bare()
+    try:
+        third.computer.memory.write(0, pair.first.computer.memory.read(0, third.computer.memory.size))
+        third.cpu.thaw({**pair.state, "segments": [data, code, *[data] * 4]})
+        assert third.computer.run() == "done"
+        assert [third.cpu.get(r) & 0xFFFF for r in (reg.R12, reg.R13)] == [selector, selector - 8]
+    finally:
+        third.close()
+
+
 def test_32_bit_protected_mode_goes_on(pair: Pair) -> None:
     from machine.boot import pvh
 
@@ -165,7 +180,7 @@ def test_32_bit_protected_mode_goes_on(pair: Pair) -> None:
         ({"control": [0x10, 0, 0, 0, 0]}, "real mode"),
         ({"xcr0": 7}, "XCR0"),
         ({"segments": [(0x11, 0, 0xFFFF_FFFF, 0xA0BB)] * 6}, "ring 1"),
-        ({"segments": [(0x7F0, 0, 0xFFFF_FFFF, 0xA09B)] * 6}, "0x7f0"),
+        ({"segments": [(0xFFF0, 0, 0xFFFF_FFFF, 0xA09B)] * 6}, "0xfff0"),
     ],
 )
 def test_what_the_engine_cannot_be_is_refused(pair: Pair, change: dict[str, Any], said: str) -> None:
