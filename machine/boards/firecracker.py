@@ -31,7 +31,7 @@ class FirecrackerBoard(Board):
         computer.on_boot_processor_init = partial(end, "shutdown")
         bus.add_ports(i8042.DATA_PORT, 1, self.i8042.read_data, self.i8042.write_data)
         bus.add_ports(i8042.COMMAND_PORT, 1, self.i8042.read_status, self.i8042.write_command)
-        self.pit = i8254.I8254(computer.clock, line(0))
+        self.pit = i8254.I8254(computer.clock, line(0), self.interrupts.owe_ticks)
         bus.add_ports(i8254.PORT, i8254.PORTS, self.pit.read, self.pit.write)
         bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
 

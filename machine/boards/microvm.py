@@ -37,7 +37,7 @@ class MicrovmBoard(Board):
         bus.add_mmio(SECOND_IO_APIC_BASE, IO_APIC_SIZE, io_apic.read, io_apic.write)
         self.rtc = rtc.Rtc(clock, line(8))
         bus.add_ports(rtc.PORT, rtc.PORTS, self.rtc.read, self.rtc.write)
-        self.pit = i8254.I8254(clock, line(0))
+        self.pit = i8254.I8254(clock, line(0), self.interrupts.owe_ticks)
         bus.add_ports(i8254.PORT, i8254.PORTS, self.pit.read, self.pit.write)
         bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
         self._slots: dict[int, mmio.VirtioMmio] = {}

@@ -50,7 +50,7 @@ class PcBoard(Board):
         bus.add_ports(acpi_pm.SMI_COMMAND_PORT, acpi_pm.SMI_PORTS, self.acpi_pm.read_smi, self.acpi_pm.write_smi)
         self.post = debug_port.PostPort()
         bus.add_ports(debug_port.POST_PORT, 1, self.post.read, self.post.write)
-        self.pit = i8254.I8254(clock, line(0))
+        self.pit = i8254.I8254(clock, line(0), self.interrupts.owe_ticks)
         bus.add_ports(i8254.PORT, i8254.PORTS, self.pit.read, self.pit.write)
         bus.add_ports(i8254.STATUS_PORT, 1, self.pit.read_61, self.pit.write_61)
         bus.add_ports(ELCR, 2, self.interrupts.pic.read_elcr, self.interrupts.pic.write_elcr)

@@ -6,6 +6,7 @@ Counters are worked out from the clock when somebody looks; only counter 0, whos
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from machine.callbacks import nothing
 from machine.clock import NANOSECONDS, Clock, Timer
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _REFRESH_HALF_PERIOD = 15_085
 
 _SHORTEST_PERIOD = 20_000
 """ns: a faster periodic IRQ 0 would leave the guest no time between two."""
+_SHORTEST_OWED = 500_000
+"""ns: ticks that come faster are not made up for: a guest under load would do nothing else."""
 
 
 class Counter:
@@ -187,11 +190,15 @@ _COUNTER_STATE = (
 
 
 class I8254:
-    """Three counters and port 0x61. `irq` is the line of IRQ 0; each rise of OUT 0 is a pulse on it."""
+    """Three counters and port 0x61. `irq` is the line of IRQ 0; each rise of OUT 0 is a pulse on it.
 
-    def __init__(self, clock: Clock, irq: Callable[[bool], None]) -> None:
+    `missed(count)` is told of rises of a periodic counter for which there was no time.
+    """
+
+    def __init__(self, clock: Clock, irq: Callable[[bool], None], missed: Callable[[int], None] = nothing) -> None:
         self._clock = clock
         self._irq = irq
+        self._missed = missed
         self._timer: Timer | None = None
         self._counters = [Counter(clock) for _ in range(3)]
         self._counters[2].gate = False
@@ -260,7 +267,13 @@ class I8254:
         self._timer = None if deadline is None else self._clock.call_at(deadline, self._timer_due)
 
     def _timer_due(self) -> None:
+        deadline = self._timer.deadline if self._timer is not None else self._clock.now()
         self._timer = None
         self._irq(True)
         self._irq(False)
+        counter = self._counters[0]
+        period = counter.count * NANOSECONDS // FREQUENCY
+        late = self._clock.now() - deadline
+        if counter.mode in (2, 3) and late >= period >= _SHORTEST_OWED:
+            self._missed(late // period)
         self._arm()

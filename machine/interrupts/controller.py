@@ -21,6 +21,8 @@ _EOI_OFFSET, _PIC_EOI = 0xB0, 0x20
 TIMER_GSI = 2
 """Where IRQ 0 arrives at the I/O APIC: the interrupt source override that the MADT must state."""
 
+_MOST_OWED = 64
+"""Ticks: more of them would hold a guest up that has not wanted any for long."""
 _MSI_BASE = 0xFEE0_0000
 
 
@@ -35,6 +37,7 @@ class InterruptController:
         self.wake: Callable[[int], None] = wake if wake is not None else nothing
         self.on_init: Callable[[int], None] = nothing
         self.on_startup: Callable[[int, int], None] = nothing
+        self._owed = 0
         self.pic = I8259Pair(self._extint_raised)
         self.io_apics = [IoApic(self._send)]
         self.local_apics = [
@@ -76,6 +79,25 @@ class InterruptController:
         """Drive IRQ 0 to 15 at the 8259 pair only, where PCI interrupts are routed to by the LPC bridge."""
         self.pic.set_line(irq, level)
 
+    def owe_ticks(self, count: int) -> None:
+        """Deliver `count` ticks of IRQ 0 that have been missed, each once the processor has taken the one before it.
+
+        A host that gives the machine little time loses ticks by the dozen; Linux panics where the first five do not come.
+        """
+        self._owed = 0 if self._tick_vector() is None else min(self._owed + count, _MOST_OWED)
+
+    def _tick_vector(self) -> int | None:
+        vector = self.io_apic.edge_vector(TIMER_GSI)
+        if vector is None and not self.pic.master.imr & 1:
+            vector = self.pic.master.vector_base
+        return vector
+
+    def _taken(self, vector: int | None) -> None:
+        if vector == self._tick_vector():
+            self._owed -= 1
+            self.set_irq(0, True)
+            self.set_irq(0, False)
+
     def line(self, irq: int) -> Callable[[bool], None]:
         """The interrupt line of a device: `set_irq` for one IRQ or GSI."""
         return partial(self.set_irq, irq)
@@ -111,10 +133,14 @@ class InterruptController:
 
     def acknowledge(self, cpu: int) -> int | None:
         """Take the pending maskable interrupt: its vector is now in service. None when there is none."""
-        apic = self.local_apics[cpu]
+        apic, vector = self.local_apics[cpu], None
         if apic.ready:
-            return apic.acknowledge()
-        return self.pic.acknowledge() if self.pic.output and apic.takes_extint else None
+            vector = apic.acknowledge()
+        elif self.pic.output and apic.takes_extint:
+            vector = self.pic.acknowledge()
+        if self._owed:
+            self._taken(vector)
+        return vector
 
     def take_nmi(self, cpu: int) -> bool:
         """True, once, when an NMI is pending for processor `cpu`."""
@@ -155,6 +181,7 @@ class InterruptController:
     def save(self) -> dict[str, Any]:
         """Plain data for `load`."""
         return {
+            "owed": self._owed,
             "pic": self.pic.save(),
             "io_apics": [io_apic.save() for io_apic in self.io_apics],
             "local_apics": [apic.save() for apic in self.local_apics],
@@ -162,6 +189,7 @@ class InterruptController:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over the saved state of as many processors. Load the clock before and the devices after."""
+        self._owed = state["owed"]
         self.pic.load(state["pic"])
         for io_apic, saved in zip(self.io_apics, state["io_apics"], strict=True):
             io_apic.load(saved)

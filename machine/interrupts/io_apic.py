@@ -45,6 +45,11 @@ class IoApic:
         elif not before and not entry & _MASKED:
             self._deliver(entry)
 
+    def edge_vector(self, pin: int) -> int | None:
+        """The vector that an edge at an input arrives as; None if it is masked or has a level."""
+        entry = self._table[pin]
+        return None if entry & (_LEVEL | _MASKED) else entry & 0xFF
+
     def end_of_interrupt(self, vector: int) -> None:
         """A processor is done with a level interrupt: inputs of that vector that are still asserted ask again."""
         for pin, entry in enumerate(self._table):

@@ -1,9 +1,10 @@
-"""Debian's kernel for tests: where it is, an initial RAM disk with busybox that a test makes, and what is typed at its shell.
+"""Debian's kernels for tests: where they are, an initial RAM disk with busybox that a test makes, and what is typed at its shell.
 
-`.ci/fetch-linux` brings kernel, modules and busybox to build/linux, outside of the system.
+`.ci/fetch-linux` brings kernels, modules and busybox to build/linux, outside of the system.
 """
 
 import gzip
+import lzma
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -39,12 +40,34 @@ class Linux:
     modules: Path | None
     busybox: Path
 
-    def module(self, name: str) -> Path:
-        """The file of a module; skips the test if it is not at hand."""
-        found = sorted(self.modules.rglob(f"{name}.ko")) if self.modules is not None else []
+    def module(self, name: str) -> bytes:
+        """A module's file, unpacked; skips the test if it is not at hand."""
+        found = sorted(self.modules.rglob(f"{name}.ko*")) if self.modules is not None else []
         if not found:
             pytest.skip(f"no module {name} of {self.version}: .ci/fetch-linux brings it")
-        return found[0]
+        return lzma.decompress(found[0].read_bytes()) if found[0].suffix == ".xz" else found[0].read_bytes()
+
+    def loadable(self, *names: str) -> list[str]:
+        """Modules in an order in which they can be loaded: what one needs before it, nothing that the kernel has built in."""
+        if self.modules is None:
+            pytest.skip(f"no modules of {self.version}: .ci/fetch-linux brings them")
+        files = {path.name.partition(".ko")[0].replace("-", "_"): path for path in self.modules.rglob("*.ko*")}
+        order: list[str] = []
+
+        def add(name: str) -> None:
+            path = files.get(name.replace("-", "_"))
+            if path is None:
+                return
+            stem = path.name.partition(".ko")[0]
+            if stem not in order:
+                needed = re.search(rb"\0depends=([^\0]*)", self.module(stem))
+                for other in needed[1].decode().split(",") if needed else ():
+                    add(other)
+                order.append(stem)
+
+        for name in names:
+            add(name)
+        return order
 
     def initrd(self, modules: Iterable[str] = (), files: Mapping[str, bytes] | None = None, init: str = INIT) -> bytes:
         """A compressed initial RAM disk: busybox, `init`, modules by name in /modules, and files by path."""
@@ -53,7 +76,7 @@ class Linux:
         content["bin/sh"] = (0o120777, b"busybox")
         content["init"] = (0o100755, init.encode())
         for name in modules:
-            content[f"modules/{name}.ko"] = (0o100644, self.module(name).read_bytes())
+            content[f"modules/{name}.ko"] = (0o100644, self.module(name))
         for path, data in (files or {}).items():
             content[path] = (0o100755, data)
         return gzip.compress(archive(content), 1)
@@ -70,17 +93,19 @@ def archive(content: Mapping[str, tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def find_linux() -> Linux:
-    """The newest kernel at hand; skips the test if there is none, or no static busybox."""
+def find_linux(newer: bool = False) -> Linux:
+    """Debian's kernel at hand, or that of its next release; skips the test if there is none, or no static busybox."""
     guests = Path(os.environ.get("CVMBOOT_GUESTS", "/nonexistent"))
     roots = (_FETCHED, *sorted(guests.glob("linux-image-*"), reverse=True), Path("/"))
+    if newer:
+        roots = (_FETCHED / "newer",)
     kernels = [
         (root, kernel)
         for root in roots
         for kernel in sorted((*root.glob("boot/vmlinuz-*-amd64"), *root.glob("vmlinuz-*-amd64")), reverse=True)
     ]
     if not kernels:
-        pytest.skip("no Debian kernel in build/linux (.ci/fetch-linux brings it), CVMBOOT_GUESTS, or /boot")
+        pytest.skip(f"no Debian kernel in {', '.join(map(str, roots))}: .ci/fetch-linux brings it")
     busybox = next((path for root in (_FETCHED, Path("/")) if _is_static(path := root / "bin/busybox")), None)
     if busybox is None:
         pytest.skip("no busybox without libraries: .ci/fetch-linux brings one, and Debian's busybox-static is one")

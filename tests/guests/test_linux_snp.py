@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from linux_guest import PATIENCE, PROMPT, ask, find_linux
-from test_linux_network import LEASE, TROUBLE, VIRTIO
+from test_linux_network import LEASE, TROUBLE
 
 from cvmboot import VirtualMachine
 from sev.platform import Platform
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE + 200)]
 
-SEV_GUEST = ("gf128mul", "ghash-generic", "ctr", "gcm", "sev-guest")
+SEV_GUEST = ("ghash-generic", "ctr", "gcm", "sev-guest")
+VIRTIO = ("virtio_pci", "virtio_net")
 SOURCE = Path(__file__).with_name("linux_sev_report.c")
 REPORT_DATA = (b"report me" * 8)[:64]
 
@@ -31,14 +32,16 @@ def compiled(source: Path, to: Path) -> bytes:
     return to.read_bytes()
 
 
+@pytest.mark.parametrize("newer", [False, True], ids=["6.1", "newer"])
 def test_linux_asks_for_its_report(
-    cvmboot: Run, esp: Callable[..., Path], boot: Callable[..., VirtualMachine], tmp_path: Path
+    cvmboot: Run, esp: Callable[..., Path], boot: Callable[..., VirtualMachine], tmp_path: Path, newer: bool
 ) -> None:
-    linux = find_linux()
+    linux = find_linux(newer)
     platform = tmp_path / "platform"
     Platform.new(platform, "milan")
     files = {"report": compiled(SOURCE, tmp_path / "report"), "lease": LEASE}
-    initrd = linux.initrd((*VIRTIO, *SEV_GUEST), files)
+    sev_guest, virtio = linux.loadable(*SEV_GUEST), linux.loadable(*VIRTIO)
+    initrd = linux.initrd((*sev_guest, *virtio), files)
     folder = esp({"vmlinuz.efi": linux.kernel, "initrd.gz": initrd})
     vm = boot(
         folder / "vmlinuz.efi",
@@ -56,7 +59,7 @@ def test_linux_asks_for_its_report(
     vm.expect_exact("SEV: SNP guest platform device initialized", timeout=PATIENCE)
     vm.expect(PROMPT, timeout=PATIENCE)
 
-    for module in SEV_GUEST:
+    for module in sev_guest:
         assert ask(vm, f"insmod /modules/{module}.ko") == ""
     report = ask(vm, "/report")
     evidence = tmp_path / "report.hex"
@@ -67,7 +70,7 @@ def test_linux_asks_for_its_report(
     assert b"EMULATED" in verdict.stdout
     assert cvmboot(*words).returncode != 0
 
-    for module in VIRTIO:
+    for module in virtio:
         assert ask(vm, f"insmod /modules/{module}.ko") == ""
     assert ask(vm, "cut -c 33-34 /sys/bus/virtio/devices/virtio0/features") == "11"  # VERSION_1, ACCESS_PLATFORM
     assert ask(vm, "ip link set eth0 up") == ""

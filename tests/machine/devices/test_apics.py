@@ -288,6 +288,49 @@ def test_apic_base_transitions(path: tuple[int, ...], last_is_legal: bool) -> No
     assert not apics.all.write_msr(CPU, APIC_BASE, 1 << 60 | 0xFEE0_0900)
 
 
+def ticks(apics: Apics, cpu: int = 0) -> int:
+    """Timer interrupts that are taken, one behind the other."""
+    count = 0
+    while apics.take(cpu) is not None:
+        count += 1
+    return count
+
+
+def tick(apics: Apics, owed: int) -> None:
+    apics.all.set_irq(0, True)
+    apics.all.set_irq(0, False)
+    apics.all.owe_ticks(owed)
+
+
+def test_missed_ticks_follow_as_the_processor_takes_them() -> None:
+    apics = Apics()
+    apics.route(2, 0x30)
+    tick(apics, 4)
+    assert ticks(apics) == 5
+    tick(apics, 2)
+    tick(apics, 2)  # merges with the one before, which nobody has taken; what is owed adds up
+    assert ticks(apics) == 5
+    tick(apics, 10**9)
+    assert ticks(apics) < 100
+    assert ticks(apics) == 0
+
+
+def test_other_interrupts_are_no_ticks_and_a_masked_timer_owes_none() -> None:
+    apics = Apics()
+    apics.route(2, 0x30)
+    apics.route(4, 0x90)
+    tick(apics, 1)
+    apics.all.set_irq(4, True)
+    assert [apics.take(), apics.take(), apics.take(), apics.take()] == [0x90, 0x30, 0x30, None]
+    apics.route(2, 0x1_0030)
+    apics.all.pic.master.write(CPU, 1, 1, 0xFF)
+    tick(apics, 5)
+    apics.route(2, 0x30)
+    assert ticks(apics) == 0
+    tick(apics, 0)
+    assert ticks(apics) == 1
+
+
 def test_x2apic_takes_ones_for_bits_that_are_read_only() -> None:
     """Xen writes them when it hands the APIC over; reserved bits are another thing."""
     apics = Apics()

@@ -250,6 +250,26 @@ def test_rate_generator_interrupts_at_its_rate_and_a_one_shot_once() -> None:
     assert pit.line.level is False
 
 
+def test_rises_for_which_there_was_no_time_are_told() -> None:
+    pit = Pit()
+    told: list[int] = []
+    pit.pit = I8254(pit.clock, pit.line, told.append)
+    pit.out((0x43, 0x34), (0x40, 0xA9), (0x40, 0x04))  # 1193: 1 kHz
+    pit.go(3_000_000)
+    assert told == []
+    pit.clock.jump_to(pit.clock.now() + 20_000_000)
+    pit.clock.run_due()
+    assert len(told) == 1
+    assert 18 <= told[0] <= 20
+    pit.out((0x43, 0x34), (0x40, 0x40), (0x40, 0x00))  # 18 kHz
+    pit.clock.jump_to(pit.clock.now() + 20_000_000)
+    pit.clock.run_due()
+    pit.out((0x43, 0x30), (0x40, 0xA9), (0x40, 0x04))  # once
+    pit.clock.jump_to(pit.clock.now() + 20_000_000)
+    pit.clock.run_due()
+    assert len(told) == 1
+
+
 def test_the_fastest_rate_leaves_the_guest_time() -> None:
     pit = Pit()
     pit.out((0x43, 0x14), (0x40, 0x01))
