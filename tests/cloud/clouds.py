@@ -40,3 +40,9 @@ def needs(tool: str) -> str:
     if path is None:
         pytest.skip(f"{tool} is not installed")
     return path
+
+
+def succeeded(ran: Ran) -> Ran:
+    """The same, of a command that did what it was to do."""
+    assert ran.status == 0, ran.err
+    return ran
