@@ -13,6 +13,10 @@ ONE_SHOT, PERIODIC, TSC_DEADLINE = 0, 1, 2
 _TICK = NANOSECONDS // FREQUENCY
 _SHORTEST_PERIOD = 20_000
 """ns: a faster periodic timer would leave the guest no time between two interrupts."""
+_SHORTEST_WAIT = 100_000
+"""ns from the WRMSR of a deadline to its interrupt. Guests write the MSR and then halt, as TamaGo does; an interrupt in between
+wakes nobody, and they sleep for ever. On a processor there are some nanoseconds between the two; here there is the way back
+from a trap, on a host that has others to run as well, so that a deadline is often over when it is written."""
 
 
 class ApicTimer:
@@ -31,6 +35,7 @@ class ApicTimer:
         self._divide = 2
         self._start = 0
         self._target_tsc = 0
+        self._not_before = 0
         self.tsc_offset = 0
 
     @property
@@ -85,6 +90,7 @@ class ApicTimer:
         """Arm for a 64-bit TSC value; 0 disarms. Ignored outside TSC-deadline mode."""
         if self._mode == TSC_DEADLINE:
             self._target_tsc = value
+            self._not_before = self._clock.now() + _SHORTEST_WAIT
             self._arm()
 
     def shift_tsc(self, offset: int) -> None:
@@ -103,6 +109,7 @@ class ApicTimer:
             "divide": self._divide,
             "start": self._start,
             "target_tsc": self._target_tsc,
+            "not_before": self._not_before,
             "tsc_offset": self.tsc_offset,
             "deadline": self._timer.deadline if self._timer is not None else None,
         }
@@ -115,6 +122,7 @@ class ApicTimer:
         self._divide = state["divide"]
         self._start = state["start"]
         self._target_tsc = state["target_tsc"]
+        self._not_before = state["not_before"]
         self.tsc_offset = state["tsc_offset"]
         self._call_at(state["deadline"])
 
@@ -130,7 +138,9 @@ class ApicTimer:
     def _next(self) -> int | None:
         now = self._clock.now()
         if self._mode == TSC_DEADLINE:
-            return self._clock.tsc_to_ns(self._target_tsc - self.tsc_offset) if self._target_tsc else None
+            if not self._target_tsc:
+                return None
+            return max(self._clock.tsc_to_ns(self._target_tsc - self.tsc_offset), self._not_before)
         if self._initial == 0:
             return None
         period = self._initial * self._divide * _TICK

@@ -142,20 +142,21 @@ def test_passt_keeps_the_guest_out_of_the_hosts_loopback():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)
 @pytest.mark.parametrize(
     ("board", "nic"),
     [("microvm", "virtio"), ("firecracker", "virtio"), ("cloud_hypervisor", "virtio"), ("gcp", "virtio-legacy")],
 )
 def test_servers_of_a_unikernel_without_firmware(program, board, nic):
-    in_namespace("ssh", "unikernel", program(f"tamago-example-{board}.elf"), nic)
+    in_namespace("ssh", "unikernel", program(f"tamago-example-{board}.elf"), nic, timeout=400)
 
 
-def in_namespace(needs, *words):
+def in_namespace(needs, *words, timeout=110):
     for tool in ("unshare", "ip", needs):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}")
     probe = subprocess.run(["unshare", "--map-root-user", "--net", "--mount", "true"], check=False)
     if probe.returncode or not Path("/dev/net/tun").exists():
         pytest.skip("no namespaces here, or no /dev/net/tun")
-    done = namespace(*words)
+    done = namespace(*words, timeout=timeout)
     assert done.stdout.splitlines()[-1:] == ["done"], done.stderr[-3000:]

@@ -96,6 +96,26 @@ def test_hlt_wakes_at_the_local_apics_timer_right_after_sti(bare: Bare) -> None:
     assert bare.cpu.get(reg.R12) == 1
 
 
+def test_a_deadline_that_is_over_when_it_is_written_does_not_come_before_the_halt() -> None:
+    """TamaGo's way to wait: WRMSR, and a few instructions later CLI, a look at a flag, STI and HLT."""
+    machine = Bare(VirtualClock())
+    try:
+        _with_board(machine)
+        machine.computer.memory.write(HANDLER, bytes.fromhex("49ffc4 a3b000e0fe00000000 48cf"))
+        machine.gate(0x40, HANDLER)
+        clock = machine.computer.clock
+        clock.call_at(clock.now() + 1_000_000_000, lambda: machine.computer.finish("asleep for ever"))
+        enable = (
+            "b8ff010000 a3f000e0fe00000000 b840000400 a32003e0fe00000000"  # spurious vector; LVT timer: TSC deadline
+        )
+        write = "b9e0060000 b801000000 31d2 fb 0f30"  # mov ecx,0x6e0; mov eax,1; xor edx,edx; sti; wrmsr
+        trap = "66ba0005 ee eb00"  # mov dx,0x500; out dx,al; jmp $+2: time goes by
+        assert machine.run("4531e4" + enable + write + trap + "fa fb f4" + DONE) == "done"
+        assert machine.cpu.get(reg.R12) == 1
+    finally:
+        machine.close()
+
+
 def test_a_timer_interrupts_a_loop_that_traps_nothing(bare: Bare) -> None:
     _with_board(bare)
     bare.computer.memory.write(HANDLER, bytes.fromhex("49ffc4" + DONE))

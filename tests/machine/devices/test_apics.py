@@ -219,14 +219,17 @@ def test_tsc_deadline_timer() -> None:
     assert apics.all.read_msr(CPU, TSC_DEADLINE) == 0
     assert apics.take() == 0x42
     apics.all.write_msr(CPU, TSC_DEADLINE, 1)
-    apics.go(0)
+    apics.go(99_999)
+    assert apics.take() is None, "the guest has time to halt"
+    apics.put(TIMER, 0x4_0042)
+    apics.go(1)
     assert apics.take() == 0x42
     apics.all.write_msr(CPU, TSC_DEADLINE, 1 << 63)
     apics.all.write_msr(CPU, TSC_DEADLINE, 0)
     assert apics.clock.next_deadline() is None
     apics.all.local_apics[0].timer.tsc_offset = 1_000_000
-    apics.all.write_msr(CPU, TSC_DEADLINE, apics.clock.tsc() + 1_000_000 + 2_500)
-    apics.go(1_000)
+    apics.all.write_msr(CPU, TSC_DEADLINE, apics.clock.tsc() + 1_000_000 + 500_000)
+    apics.go(200_000)
     assert apics.take() == 0x42
 
 
