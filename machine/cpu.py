@@ -125,6 +125,12 @@ class Cpu(Protocol):
         """Go from ring 3 to ring 0 with CS = `selector` and a null SS. Between two runs only."""
         ...
 
+    def takes_interrupt(self, waiting: bool) -> bool | None:
+        """Whether an interrupt can be taken now, between two runs. If not, and one is `waiting`, the next run ends (KICKED)
+        as soon as it can. None: the engine knows no more than RFLAGS and the code tell.
+        """
+        ...
+
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """Stop before the instructions at these linear addresses, and no others. Between two runs only."""
         ...

@@ -240,13 +240,16 @@ class Processors:
         waiting = source is not None and source.pending_vector(cpu.index) is not None
         if not waiting and (cpu.index or not self.injectors):
             return True
+        known = cpu.takes_interrupt(waiting)
+        if known is False:
+            return True
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
             self._masked |= waiting
             if waiting and self._several:
                 self._blocks = FIRST_BLOCKS
                 cpu.begin_turn(FIRST_BLOCKS)
             return True
-        if self._in_shadow(cpu) and not self._passes_shadow(cpu, waiting):
+        if known is None and self._in_shadow(cpu) and not self._passes_shadow(cpu, waiting):
             if waiting and self._several:
                 self._masked = True
                 self._blocks = 1

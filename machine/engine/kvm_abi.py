@@ -21,22 +21,33 @@ _CREATE_VCPU, _SET_USER_MEMORY_REGION, _SET_TSS_ADDR = 0xAE41, 0x4020AE46, 0xAE4
 _RUN = 0xAE80
 _GET_MSRS, _SET_MSRS, _GET_FPU, _SET_FPU, _SET_CPUID2 = 0xC008AE88, 0x4008AE89, 0x81A0AE8C, 0x41A0AE8D, 0x4008AE90
 _GET_SREGS, _SET_TSC_KHZ, _GET_XCRS, _SET_XCRS = 0x8138AE83, 0xAEA2, 0x8188AEA6, 0x4188AEA7
+_GET_DEBUG_REGISTERS, _SET_DEBUG_REGISTERS = 0x8080AEA1, 0x4080AEA2
 _ENABLE_CAP, _SET_MSR_FILTER = 0x4068AEA3, 0x4188AEC6
 _CAP_USER_SPACE_MSR, _MSR_EXIT_FILTERED, _FILTER_DENIES = 188, 1 << 2, 1
 _FILTER_RANGES, _READ_AND_WRITE = 16, 3
 _CAP_SYNC_REGS, _CAP_IMMEDIATE_EXIT = 74, 136
 SYNC_REGS, SYNC_SREGS, SYNC_EVENTS = 1, 2, 4
 
-EXIT_IO, EXIT_HLT, EXIT_MMIO, EXIT_SHUTDOWN, EXIT_FAIL_ENTRY, EXIT_INTERNAL_ERROR = 2, 5, 6, 8, 9, 17
+EXIT_IO, EXIT_HLT, EXIT_MMIO, EXIT_IRQ_WINDOW, EXIT_SHUTDOWN, EXIT_FAIL_ENTRY, EXIT_INTERNAL_ERROR = (
+    2,
+    5,
+    6,
+    7,
+    8,
+    9,
+    17,
+)
 EXIT_RDMSR, EXIT_WRMSR = 29, 30
-EINTR = 4
+EINTR, EINVAL = 4, 22
 
 # struct kvm_run
-IMMEDIATE_EXIT, EXIT_REASON, EXIT_UNION = 1, 8, 32
+REQUEST_WINDOW, IMMEDIATE_EXIT, EXIT_REASON, EXIT_UNION = 0, 1, 8, 32
 VALID_REGS, DIRTY_REGS = 288, 296
 REGS_AT, REGS_SIZE = 304, 144
 SREGS_AT, SREGS_SIZE = 448, 312
 EVENTS_AT = 760
+SHADOW_AT = EVENTS_AT + 11
+"""Not 0 behind STI, MOV SS and POP SS: no interrupt may come there."""
 IO = struct.Struct("<BBHIQ")
 """direction, size, port, count, offset of the data"""
 
@@ -59,6 +70,8 @@ FPU = struct.Struct("<128sHHBxHQQ256sII")
 """struct kvm_fpu: ST0 to ST7 in 16 bytes each, FCW, FSW, abridged tag, opcode, IP, DP, XMM0 to XMM15, MXCSR, padding"""
 
 _XCRS_SIZE = 392
+_DEBUG_REGISTERS = struct.Struct("<6Q80x")
+"""struct kvm_debugregs: DR0 to DR3, DR6, DR7, flags"""
 _CPUID_ENTRY = 40
 _MOST_CPUID_ENTRIES = 256
 
@@ -133,6 +146,16 @@ class Vcpu:
         struct.pack_into("<IIIIQ", data, 0, 1, 0, 0, 0, value)
         _ioctl(self.descriptor, _SET_XCRS, data)
 
+    def get_debug_registers(self) -> list[int]:
+        """DR0 to DR3, DR6, DR7."""
+        data = bytearray(_DEBUG_REGISTERS.size)
+        _ioctl(self.descriptor, _GET_DEBUG_REGISTERS, data)
+        return list(_DEBUG_REGISTERS.unpack(data))
+
+    def set_debug_registers(self, values: list[int]) -> None:
+        """The same back."""
+        _ioctl(self.descriptor, _SET_DEBUG_REGISTERS, bytearray(_DEBUG_REGISTERS.pack(*values)))
+
     def get_fpu(self) -> bytearray:
         """struct kvm_fpu."""
         data = bytearray(FPU.size)
@@ -194,7 +217,7 @@ class Vm:
         try:
             action()
         except OSError as error:
-            if error.errno not in (22, 25):  # EINVAL, ENOTTY
+            if error.errno not in (EINVAL, 25):  # 25 is ENOTTY
                 raise
 
     def _supported_cpuid(self) -> bytearray:

@@ -1,7 +1,6 @@
 """One processor on KVM: the guest in ring 3 under our monitor, and what becomes of each exception that brings it out."""
 
 import threading
-from time import thread_time
 from typing import TYPE_CHECKING
 
 from machine import registers as reg
@@ -13,7 +12,7 @@ from machine.engine.kvm_registers import KvmRegisters
 from machine.engine.kvm_shadow import Shadow
 from machine.engine.kvm_signal import Knock
 from machine.engine.kvm_traps import Traps
-from machine.engine.leaving import CannotCarry, ManyExits
+from machine.engine.leaving import LOOK_AT_RATE, CannotCarry, look_at_rate
 from machine.engine.x86_decode import Instruction
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START
@@ -41,8 +40,6 @@ _SAME_FAULTS = 8
 """So often the same access may fault although our tables allow it, before we give in: KVM itself refuses it."""
 _LONGEST = 15
 _MOST_REWRITTEN = 2000
-_LOOK_AT_RATE = 512
-_FEW_PER_SECOND = 4000
 
 
 class KvmCpu(KvmRegisters):
@@ -176,8 +173,8 @@ class KvmCpu(KvmRegisters):
                 stop = self._exit(knocked, stepping)
                 if stop is not None:
                     return stop
-                if not self.exits % _LOOK_AT_RATE and self._engine.may_leave:
-                    self._look_at_rate()
+                if not self.exits % LOOK_AT_RATE and self._engine.may_leave:
+                    self._rate_since = look_at_rate(self._rate_since)
 
     def _enter_guest(self) -> None:
         """Have the next KVM_RUN begin in ring 3 with the registers as they stand in the shared page."""
@@ -341,13 +338,6 @@ class KvmCpu(KvmRegisters):
         self._last_fault = same
         if self._same_faults > _SAME_FAULTS:
             raise CannotCarry(f"KVM lets ring 3 have no access to {address:#x}")
-
-    def _look_at_rate(self) -> None:
-        """Leave KVM if the last exits came so fast that the guest hardly computes in between."""
-        now = thread_time()
-        since, self._rate_since = self._rate_since, now
-        if now - since < _LOOK_AT_RATE / _FEW_PER_SECOND:
-            raise ManyExits
 
     # -- debugging
 

@@ -177,6 +177,10 @@ class KvmRegisters:
     def begin_turn(self, blocks: int) -> None:
         """Blocks of code cannot be counted here."""
 
+    def takes_interrupt(self, _waiting: bool) -> bool | None:
+        """RFLAGS and the code tell."""
+        return None
+
     def power_on(self) -> None:
         """All registers empty, and the x87 and SSE units as FNINIT and the processor's manual have them."""
         self._clear()

@@ -8,11 +8,12 @@ SEV-SNP, no VMGEXIT or PVALIDATE, and the TSC is read without anybody's notice.
 import threading
 from typing import TYPE_CHECKING
 
+from machine import registers as reg
 from machine.cpu import Cpu, Fault, Stop, Watch
 from machine.engine import kvm_abi as abi
 from machine.engine.kvm_ring0_registers import Ring0Registers
 from machine.engine.kvm_signal import Knock, forget_knocks, knock_at_all
-from machine.engine.leaving import CannotCarry
+from machine.engine.leaving import LOOK_AT_RATE, CannotCarry, look_at_rate
 from machine.errors import EngineError
 from machine.exceptions import TripleFault
 from machine.memory import HIGH_START, PhysicalMemory
@@ -43,9 +44,23 @@ class KvmRing0Cpu(Ring0Registers):
         self.face: Cpu = self
         self.fault: Fault | None = None
         self.exits = 0
+        self._engine = engine
+        self._rate_since = 0.0
         self._handlers = engine.handlers
         self._windows = engine.windows
         self.knock = Knock(self.page)
+
+    def takes_interrupt(self, waiting: bool) -> bool:
+        """Whether an interrupt can be taken now. If not, and one is `waiting`, the next run ends as soon as it can."""
+        page = self.page
+        free = bool(self.real[abi.RFLAGS] & reg.RFLAGS_IF) and not page[abi.SHADOW_AT] and not self._delivers()
+        page[abi.REQUEST_WINDOW] = waiting and not free
+        return free
+
+    def _delivers(self) -> bool:
+        """Whether KVM has begun to deliver an exception or an interrupt: it is lost if registers are written."""
+        page = self.page
+        return bool(page[abi.EVENTS_AT] or page[abi.EVENTS_AT + 3] or page[abi.EVENTS_AT + 8])
 
     def start(self) -> Stop:
         """Run until something of `Stop` happens."""
@@ -53,14 +68,16 @@ class KvmRing0Cpu(Ring0Registers):
         self.knock.thread = threading.get_native_id()
         page = self.page
         while True:
-            # An exception on its way is lost if registers are written, and has to be delivered first.
-            coming = page[abi.EVENTS_AT] or page[abi.EVENTS_AT + 3]
+            coming = self._delivers()
             if page[abi.IMMEDIATE_EXIT] and not coming:
                 self.knock.clear()
                 return Stop.KICKED
-            page[abi.DIRTY_REGS] = 0 if coming else abi.SYNC_REGS | abi.SYNC_SREGS
             if coming:
+                page[abi.DIRTY_REGS] = 0
                 self.knock.hold(0)  # who has knocked goes on knocking until it is heard
+            else:
+                page[abi.DIRTY_REGS] = abi.SYNC_REGS | (abi.SYNC_SREGS if self.system_written else 0)
+                self.system_written = False
             left = self._run()
             if coming:
                 self.knock.release()
@@ -69,10 +86,14 @@ class KvmRing0Cpu(Ring0Registers):
                 stop = self._exit()
                 if stop is not None:
                     return stop
+                if not self.exits % LOOK_AT_RATE and self._engine.may_leave:
+                    self._rate_since = look_at_rate(self._rate_since)
 
     def _run(self) -> bool:
         """KVM_RUN; False if it came back without an exit, between two instructions."""
         error = self.vcpu.run()
+        if error == abi.EINVAL:
+            raise CannotCarry("KVM does not take the state of its processor")
         if error not in (0, abi.EINTR):
             raise EngineError(f"{abi.DEVICE}: KVM_RUN failed with error {error}")
         return not error
@@ -96,6 +117,9 @@ class KvmRing0Cpu(Ring0Registers):
             self._device()
         elif reason == abi.EXIT_HLT:
             return Stop.HALTED
+        elif reason == abi.EXIT_IRQ_WINDOW:
+            page[abi.REQUEST_WINDOW] = 0
+            return Stop.KICKED
         elif reason in (abi.EXIT_RDMSR, abi.EXIT_WRMSR):
             return self._msr(reason == abi.EXIT_WRMSR)
         elif reason == abi.EXIT_SHUTDOWN:
@@ -193,6 +217,8 @@ class KvmRing0Engine:
         self.memory = memory
         self.handlers = handlers
         self.windows: list[range] = []
+        self.may_leave = False
+        """Whether `run` may raise ManyExits when the guest traps so often that a translator is faster."""
         self.right_time = True
         """Whether RDTSC counts at the frequency that CPUID tells."""
         self.instances: list[KvmRing0Cpu] = []

@@ -25,6 +25,9 @@ _SEGMENT_AT = dict(
 _TABLE_AT = {"gdtr": abi.GDT_AT, "idtr": abi.IDT_AT}
 _MASK = (1 << 64) - 1
 _CR0_ET = 1 << 4
+_X87 = 1
+_DEBUG = [0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
+"""DR0 to DR3, DR6, DR7 after INIT (APM volume 2, table 14-1)."""
 _EMPTY = 3
 
 
@@ -36,8 +39,9 @@ class Ring0Registers:
         self.page = vcpu.page
         self.real = vcpu.regs
         self._memory = memory
+        self.system_written = True
+        """Whether anything of struct kvm_sregs was written since the last KVM_RUN, which then has to load it."""
         self.page[abi.SREGS_AT : abi.SREGS_AT + abi.SREGS_SIZE] = bytes(vcpu.get_sregs())
-        self.debug = [0, 0, 0, 0, 0xFFFF_0FF0, 0x400]
         self.power_on()
 
     def power_on(self) -> None:
@@ -56,6 +60,8 @@ class Ring0Registers:
         for name in _TABLE_AT:
             self.set_table(name, 0, 0xFFFF)
         self.vcpu.set_fpu(bytearray(abi.FPU.pack(b"", FCW, 0, 0, 0, 0, 0, b"", MXCSR, 0)))
+        self.vcpu.set_debug_registers(_DEBUG)
+        self._set_xcr0(_X87)
 
     @property
     def nmi_masked(self) -> bool:
@@ -99,6 +105,7 @@ class Ring0Registers:
             self.real[abi.RFLAGS] = value | 2
         elif register in _CONTROL:
             self.page[self._control_at(_CONTROL[register])] = value.to_bytes(8, "little")
+            self.system_written = True
             self._follow_paging()
         elif register in _SEGMENT_AT:
             self.set_segment(register, self._described(value & 0xFFFF))
@@ -145,6 +152,7 @@ class Ring0Registers:
         return selector, base, limit, low | avl << 12 | long << 13 | db << 14 | g << 15
 
     def _set_system(self, at: int, segment: Segment) -> None:
+        self.system_written = True
         selector, base, limit, attributes = segment
         bits = [attributes >> n & 1 for n in range(16)]
         abi.SEGMENT.pack_into(
@@ -161,6 +169,17 @@ class Ring0Registers:
         """The paging mode as the control registers have it now."""
         return Mode(self.get(reg.CR0), self.get(reg.CR3), self.get(reg.CR4), self.read_msr(_EFER))
 
+    def _xcr0(self) -> int:
+        """XCR0, or what it is before anybody sets it where KVM has no XSAVE."""
+        try:
+            return self.vcpu.get_xcr0()
+        except OSError:
+            return _X87
+
+    def _set_xcr0(self, value: int) -> None:
+        if value != self._xcr0():
+            self.vcpu.set_xcr0(value)
+
     def _set_efer(self, value: int) -> None:
         self.page[self._control_at(_EFER_AT)] = value.to_bytes(8, "little")
         self._follow_paging()
@@ -172,6 +191,7 @@ class Ring0Registers:
         if efer & EFER_LME and self.get(reg.CR0) >> 31 & 1:
             efer |= EFER_LMA
         self.page[at] = efer.to_bytes(8, "little")
+        self.system_written = True
 
     def read_msr(self, index: int) -> int:
         """Read an MSR that KVM keeps."""
@@ -203,6 +223,7 @@ class Ring0Registers:
             self._set_system(abi.TR_AT, (selector, base, limit, TSS_ATTRIBUTES))
         else:
             abi.TABLE.pack_into(self.page, abi.SREGS_AT + _TABLE_AT[name], base, limit)
+            self.system_written = True
 
     def begin_turn(self, blocks: int) -> None:
         """Blocks of code cannot be counted here."""
@@ -260,8 +281,8 @@ class Ring0Registers:
         return {
             "general": [self.get(register) for register in reg.GENERAL],
             "control": [self.get(register) for register in _CONTROL],
-            "debug": list(self.debug),
-            "xcr0": 1,
+            "debug": self.vcpu.get_debug_registers(),
+            "xcr0": self._xcr0(),
             "nmi_masked": self.nmi_masked,
             "segments": [self._system(at) for at in _SEGMENT_AT.values()],
             "gdtr": self.table("gdtr"),
@@ -285,7 +306,8 @@ class Ring0Registers:
         self.set_table("idtr", *state["idtr"])
         self._set_system(abi.LDT_AT, tuple(state["ldtr"]))
         self._set_system(abi.TR_AT, tuple(state["tr"]))
-        self.debug = list(state["debug"])
+        self.vcpu.set_debug_registers(list(state["debug"]))
+        self._set_xcr0(state["xcr0"])
         self._load_fxsave(state["fxsave"])
         for register, value in zip(reg.GENERAL, state["general"], strict=True):
             self.set(register, value)

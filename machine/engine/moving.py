@@ -4,7 +4,8 @@ All state of devices and services lies outside the engines, and both see the sam
 between two runs, when the guest stands between two instructions. Unicorn starts at once and answers a trap in a microsecond;
 KVM computes at the processor's own speed, and a trap costs ten times as much or more. `auto` begins on Unicorn, goes to KVM
 when the guest computes for long, and comes back when it traps often. `kvm` goes to KVM as soon as the guest can be carried, and
-comes back only if it cannot be any more.
+comes back only if it cannot be any more. A guest that the monitor cannot carry rises into ring 0 of its own, for good, where
+the processor has VT-x or SVM and nothing has to be trapped that a guest does in ring 0 by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +16,13 @@ from machine import registers as reg
 from machine.cpu import Cpu, Fault, Stop, Watch
 from machine.cpu_state import SEGMENTS
 from machine.engine.base import Handlers
+from machine.engine.kvm_limits import why_not
 from machine.engine.leaving import CannotCarry, ManyExits
 from machine.engine.load_watch import LoadWatch
 from machine.engine.unicorn import UnicornEngine
 from machine.errors import EngineError
 from machine.memory import PhysicalMemory
-from machine.paging import CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, EFER_LME
+from machine.paging import CR0_PE
 
 if TYPE_CHECKING:
     from machine.engine.kvm import KvmEngine
@@ -28,43 +30,14 @@ if TYPE_CHECKING:
     from machine.engine.kvm_ring0 import KvmRing0Cpu, KvmRing0Engine
     from machine.engine.unicorn_cpu import UnicornCpu
 
-_CR0_EM, _CR0_TS = 1 << 2, 1 << 3
-_EFER, _LSTAR = 0xC000_0080, 0xC000_0082
-_DR7_ENABLED = 0xFF
-_LONG = 1 << 13
-"""L among the attributes of a code segment"""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds on Unicorn after a guest trapped too often on KVM; each time twice as long."""
 _GIVE_UP = 4
 """So often a guest may turn out not to be carried before it stays on Unicorn."""
 _RETRY = 0.002, 0.5
 """Seconds after which `kvm` looks again whether a guest can be carried: at first, at most."""
-
-
-def why_not(state: dict[str, Any]) -> str | None:
-    """Why a processor in this state (`machine.cpu_state`) cannot go on in ring 3 under a monitor, as the end of a sentence."""
-    cr0, _, _, cr4, _ = state["control"]
-    msrs = dict(state["msrs"])
-    selector, _, _, attributes = state["segments"][SEGMENTS.index("cs")]
-    if not cr0 & CR0_PE:
-        return "it is in real mode"
-    if not (cr0 & CR0_PG and msrs[_EFER] & EFER_LME and cr4 & CR4_PAE):
-        return "it is not in long mode"
-    if selector & 3:
-        return "it is in ring 3"
-    if not attributes & _LONG:
-        return "it is in 32-bit code"
-    if cr4 & CR4_LA57:
-        return "it has page tables of five levels"
-    if cr0 & (_CR0_EM | _CR0_TS):
-        return "it wants to know when the x87 or SSE is used (CR0.TS, CR0.EM)"
-    if msrs[_LSTAR]:
-        return "it is prepared for system calls"
-    if state["ldtr"][0] & 0xFFFC:
-        return "it has a local descriptor table"
-    if state["debug"][-1] & _DR7_ENABLED:
-        return "it has set hardware breakpoints"
-    return "it steps through itself" if state["general"][reg.RFLAGS] & reg.RFLAGS_TF else None
+_PATIENCE = 1.0
+"""Seconds for which `kvm` waits for the monitor to carry a guest before the guest is to be in ring 0 itself."""
 
 
 def _start_up(target: Cpu, state: dict[str, Any]) -> None:
@@ -98,6 +71,7 @@ class MovableCpu:
         self.begin_turn, self.power_on, self.freeze, self.thaw = now.begin_turn, now.power_on, now.freeze, now.thaw
         now.face = self
         self.pass_breakpoint, self.touched = now.pass_breakpoint, now.touched
+        self.takes_interrupt = now.takes_interrupt
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """Stop before these instructions. While there are any, the guest stays in Unicorn, which can."""
@@ -152,6 +126,8 @@ class MovingEngine:
         self._handlers = handlers
         self._eager = wish != "auto"
         self._ring_0 = wish == "kvm-ring0"
+        """Whether on KVM the guest is in ring 0 itself."""
+        self._may_rise = not self._ring_0
         self._report = report
         self.on_move = moved
         if self._eager:
@@ -162,7 +138,7 @@ class MovingEngine:
                     "this machine's KVM emulates ring 0, at a million instructions a second; use --engine kvm"
                 )
         self._unicorn = UnicornEngine(memory, handlers, cpus)
-        self._left: UnicornEngine | None = None
+        self._left: UnicornEngine | KvmEngine | None = None
         self._untouched = self._unicorn.instances[-1].freeze() if cpus > 1 else None
         """The state of a processor that nobody has started yet."""
         self._kvm: KvmEngine | KvmRing0Engine | None = None
@@ -179,6 +155,7 @@ class MovingEngine:
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
         self._retry = _RETRY[0]
+        self._waits_since: float | None = None
         self._said: set[str] = set()
         self._watch = LoadWatch(self._asked, busy_only=not self._eager)
 
@@ -210,6 +187,8 @@ class MovingEngine:
             try:
                 return active.step(inner) if stepping else active.run(inner)
             except CannotCarry as leaving:
+                if self._rise(leaving.reason):
+                    continue
                 self._failures += 1
                 self._not_before = monotonic() + _LONGEST_PAUSE
                 self._back(leaving.reason)
@@ -279,7 +258,11 @@ class MovingEngine:
         running = (state for number, state in enumerate(states) if number == index or state != self._untouched)
         reason = next((why for state in running if (why := self._why_not(state)) is not None), None)
         if reason is not None:
-            self._stay(reason)
+            now = monotonic()
+            self._waits_since = self._waits_since or now
+            lasts = not self._eager or now - self._waits_since > _PATIENCE
+            if not (lasts and self._rise(reason)):
+                self._stay(reason)
             return
         if self._kvm is None:
             from machine.engine.kvm_probe import probe
@@ -293,21 +276,51 @@ class MovingEngine:
                 if self._eager:
                     self._report(f"engine: the guest stays in Unicorn because {error}")
                 return
-            for base, size in self._windows:
-                self._kvm.open_window(base, size)
+        self._enter(self._kvm)
+
+    def _enter(self, kvm: "KvmEngine | KvmRing0Engine") -> None:
+        self._waits_since = None
         self._watch.end()
         # Translated code is not told of what the guest writes meanwhile.
         self._memory.code_pages.clear()
-        self._memory.on_code_write = self._kvm.invalidate
-        self._kvm.forget_code()
-        self._kvm.flush_translations()
-        self._hand_over(self._kvm)
+        self._memory.on_code_write = kvm.invalidate
+        kvm.forget_code()
+        kvm.flush_translations()
+        self._hand_over(kvm)
+
+    def _rise(self, reason: str) -> bool:
+        """Move a guest that the monitor cannot carry to an engine on which it is in ring 0 itself, if that can be."""
+        if not self._may_rise or self._handlers.needs_traps():
+            return False
+        self._may_rise = False
+        try:
+            from machine.engine.kvm_probe import probe
+
+            if probe().software:
+                return False
+            engine = self._make_ring_0()
+        except EngineError:
+            return False
+        if not engine.right_time:
+            engine.close()
+            return False
+        if self._eager:
+            self._report(f"engine: the guest is in ring 0 itself on KVM from now on, because {reason}")
+        former, self._kvm, self._ring_0 = self._kvm, engine, True
+        self._enter(engine)
+        if former is not None:
+            self._retire(former)  # type: ignore[arg-type]
+        return True
+
+    def _retire(self, engine: "UnicornEngine | KvmEngine") -> None:
+        """Free an engine the next time: somebody may just be kicking it."""
+        if self._left is not None:
+            self._left.close()
+        self._left = engine
 
     def _make_kvm(self) -> "KvmEngine | KvmRing0Engine":
         if self._ring_0:
-            from machine.engine.kvm_ring0 import KvmRing0Engine
-
-            native = KvmRing0Engine(self._memory, self._handlers, len(self._movable), self._tsc_frequency)
+            native = self._make_ring_0()
             if not native.right_time:
                 self._report(
                     "engine: this processor cannot scale its TSC, so that the guest's time runs at a wrong pace"
@@ -316,8 +329,20 @@ class MovingEngine:
         from machine.engine.kvm import KvmEngine
 
         engine = KvmEngine(self._memory, self._handlers, len(self._movable))
-        engine.may_leave = not self._eager
+        self._prepare(engine)
         return engine
+
+    def _make_ring_0(self) -> "KvmRing0Engine":
+        from machine.engine.kvm_ring0 import KvmRing0Engine
+
+        engine = KvmRing0Engine(self._memory, self._handlers, len(self._movable), self._tsc_frequency)
+        self._prepare(engine)
+        return engine
+
+    def _prepare(self, engine: "KvmEngine | KvmRing0Engine") -> None:
+        engine.may_leave = not self._eager
+        for base, size in self._windows:
+            engine.open_window(base, size)
 
     def _why_not(self, state: dict[str, Any]) -> str | None:
         """Why the engine on KVM cannot carry a processor."""
@@ -346,10 +371,8 @@ class MovingEngine:
             self._failures = _GIVE_UP
             self._report(f"engine: the guest goes on in Unicorn because {reason}")
         self._memory.code_pages.clear()
-        if self._left is not None:
-            self._left.close()
-        # Somebody may just be kicking the old one: it is closed the next time.
-        self._left, self._unicorn = self._unicorn, UnicornEngine(self._memory, self._handlers, len(self._movable))
+        self._retire(self._unicorn)
+        self._unicorn = UnicornEngine(self._memory, self._handlers, len(self._movable))
         for base, size in self._windows:
             self._unicorn.open_window(base, size)
         self._hand_over(self._unicorn)

@@ -167,6 +167,10 @@ class UnicornCpu(UnicornRegisters):
         """Have `run` give TURN_OVER when so many more blocks have been entered. Hosts other than x64 cannot count."""
         self.stop.refill(blocks)
 
+    def takes_interrupt(self, _waiting: bool) -> bool | None:
+        """RFLAGS and the code tell."""
+        return None
+
     def power_on(self) -> None:
         """The state in which the library makes a CPU: 64-bit mode. EngineError for CPU 0."""
         if self._real_mode is None:

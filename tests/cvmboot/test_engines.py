@@ -17,7 +17,6 @@ from machine.bus import Bus
 from machine.clock import RealClock, VirtualClock
 from machine.cpu import Cpu, Stop
 from machine.engine import kvm_cpu
-from machine.engine.kvm_cpu import KvmCpu
 from machine.engine.leaving import ManyExits
 from machine.engine.moving import MovableCpu, MovingEngine
 from tests.engines import needs_kvm
@@ -174,9 +173,10 @@ def test_a_guest_may_be_moved_at_any_moment(sample: Find, monkeypatch: pytest.Mo
     chance = random.Random(7)
     moves = []
 
-    def restless(self: KvmCpu) -> None:
+    def restless(since: float) -> float:
         if chance.random() < 0.3:
             raise ManyExits
+        return since
 
     def run(self: MovingEngine, cpu: Cpu, stepping: bool) -> Stop:
         self._not_before = 0
@@ -191,8 +191,8 @@ def test_a_guest_may_be_moved_at_any_moment(sample: Find, monkeypatch: pytest.Mo
             cpu._engine.kick()
 
     steady, plain = MovingEngine._run, Bus.port_write
-    monkeypatch.setattr(kvm_cpu, "_LOOK_AT_RATE", 7)
-    monkeypatch.setattr(KvmCpu, "_look_at_rate", restless)
+    monkeypatch.setattr(kvm_cpu, "LOOK_AT_RATE", 7)
+    monkeypatch.setattr(kvm_cpu, "look_at_rate", restless)
     monkeypatch.setattr(MovingEngine, "_run", run)
     monkeypatch.setattr(Bus, "port_write", write)
     folder = tmp_path / "esp"

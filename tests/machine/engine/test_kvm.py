@@ -330,7 +330,7 @@ def test_no_kvm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_probe_knows_a_processor_from_an_emulator() -> None:
     found = probe()
     assert found.ring_3_ns < 20
-    assert found.software == (found.ring_0_ns is None or found.ring_0_ns > 20)
+    assert found.software == (found.ring_0_ns is None or found.ring_0_ns > 100)
 
 
 def _kvm_of(machine: Bare) -> KvmEngine:
