@@ -1,11 +1,15 @@
 """Delivery of interrupts and exceptions through the guest's own IDT (AMD64 APM volume 2, 8.9, long mode)."""
 
+import struct
+
 from machine import registers as reg
 from machine.cpu import Cpu, Fault
 from machine.errors import BadAddress, MachineError
 from machine.linear import LinearMemory
 
-DOUBLE_FAULT = 8
+NMI, DOUBLE_FAULT = 2, 8
+RESERVED = 32
+"""Vectors below are exceptions'."""
 NAMES = {
     **{0: "divide error", 1: "debug", 2: "NMI", 3: "breakpoint", 4: "overflow", 5: "bound range", 6: "invalid opcode"},
     **{7: "no coprocessor", 8: "double fault", 10: "invalid TSS", 11: "segment not present", 12: "stack fault"},
@@ -75,6 +79,18 @@ def _worse(fault: Fault) -> Fault | None:
         return None
     nested = fault.vector in _CONTRIBUTORY or fault.error_code is not None
     return Fault(DOUBLE_FAULT, 0) if nested else Fault(13, fault.vector * 8 + 2)
+
+
+def take_back(memory: LinearMemory, cpu: Cpu, vector: int, frame: int) -> Fault:
+    """The exception that a processor has delivered by itself, whose stack frame is at the linear address `frame`.
+
+    RIP, RFLAGS and RSP become what they were before. BadAddress.
+    """
+    pushed = list(struct.unpack("<6Q", memory.read(frame, 48)))
+    code = pushed.pop(0) if vector in _WITH_CODE else None
+    for register, value in zip((reg.RIP, reg.RFLAGS, reg.RSP), (pushed[0], pushed[2], pushed[3]), strict=True):
+        cpu.set(register, value)
+    return Fault(vector, code, cpu.get(reg.CR2) if vector == 14 else None)
 
 
 def deliver(memory: LinearMemory, cpu: Cpu, fault: Fault) -> None:

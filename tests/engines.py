@@ -18,5 +18,12 @@ def why_no_kvm() -> str:
     return ""
 
 
+@functools.cache
+def why_no_hardware() -> str:
+    """Why tests of guests in ring 0 on KVM are skipped here; "" if they are not."""
+    return why_no_kvm() or ("this machine's KVM emulates ring 0" if probe().software else "")
+
+
+needs_hardware = pytest.mark.skipif(bool(why_no_hardware()), reason=why_no_hardware() or "KVM has VT-x or SVM")
 needs_kvm = pytest.mark.skipif(bool(why_no_kvm()), reason=why_no_kvm() or "KVM is there")
 ENGINES = (pytest.param("unicorn", id="unicorn"), pytest.param("kvm", id="kvm", marks=needs_kvm))

@@ -8,6 +8,7 @@ from machine import registers as reg
 from machine.callbacks import nothing, zero
 from machine.computer import Computer
 from machine.cpu import Cpu, Fault
+from machine.errors import BadAddress
 from uefi import guids
 from uefi import memory_types as mt
 from uefi.application_processors import ApplicationProcessors
@@ -217,7 +218,18 @@ class Firmware:
         return True
 
     def _stray_interrupt(self, cpu: Cpu, _offset: int, _size: int, _value: int) -> None:
-        """The firmware's own IDT took an interrupt: acknowledge it and go on."""
+        """The firmware's own IDT took an interrupt: acknowledge it and go on.
+
+        An exception comes this way where the processor delivers it (`--engine kvm-ring0`); elsewhere `_fault` saw it before.
+        """
+        linear, stack = self.computer.linear(cpu), cpu.get(reg.RSP)
+        try:
+            vector = linear.read(stack, 1)[0]
+            if vector < exceptions.RESERVED and vector != exceptions.NMI:
+                self._fault(cpu, exceptions.take_back(linear, cpu, vector, stack + 8))
+                return
+        except BadAddress:
+            pass  # no stub of ours wrote to this port
         interrupts = self.computer.interrupts
         if interrupts is not None:
             interrupts.end_of_interrupt(cpu)

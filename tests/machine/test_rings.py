@@ -76,21 +76,24 @@ def test_syscall_enters_the_kernel_and_leaves_registers_as_amd_says(bare: Bare) 
 
 
 def test_syscall_without_sce_is_an_invalid_opcode(bare: Bare) -> None:
-    bare.catch_faults()
+    bare.gate(6, HANDLER)
     bare.cpu.write_msr(0xC000_0080, 0xD00)
     bare.computer.memory.write(USER, bytes.fromhex("0f05"))
-    assert bare.run(GO_TO_USER) == "fault"
-    assert bare.faults[0].vector == 6
-    assert bare.cpu.get(reg.RIP) == USER
+    bare.computer.memory.write(HANDLER, bytes.fromhex("4c8b0424" + DONE))  # mov r8,[rsp]
+    assert bare.run(GO_TO_USER) == "done"
+    assert bare.cpu.get(reg.R8) == USER
 
 
 def test_supervisor_pages_are_closed_to_user_mode(bare: Bare) -> None:
-    bare.catch_faults()
+    bare.gate(14, HANDLER)
     slot = TABLES + 8192 + 8 * (0x700_0000 >> 21)
     bare.computer.memory.set_u64(slot, bare.computer.memory.u64(slot) & ~4)
     bare.computer.memory.write(USER, bytes.fromhex("48a1" + (0x700_0000).to_bytes(8, "little").hex()))
-    assert bare.run(GO_TO_USER) == "fault"
-    assert (bare.faults[0].vector, bare.faults[0].error_code, bare.faults[0].address) == (14, 5, 0x700_0000)
+    bare.computer.memory.write(
+        HANDLER, bytes.fromhex("4158 4c8b1424 410f20d1" + DONE)
+    )  # pop r8; mov r10,[rsp]; mov r9,cr2
+    assert bare.run(GO_TO_USER) == "done"
+    assert [bare.cpu.get(register) for register in (reg.R8, reg.R9, reg.R10)] == [5, 0x700_0000, USER]
 
 
 def test_user_mode_loads_segments_from_a_table_that_it_may_not_read(bare: Bare) -> None:
