@@ -13,7 +13,7 @@ pytestmark = needs_hardware
 
 PROMPT = r"\x1b\[31m> \x1b\[0m|\n\r?> "
 PATIENCE = 100
-CPUS = 4
+CPUS = 2
 
 
 @pytest.fixture
