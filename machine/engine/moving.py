@@ -4,8 +4,8 @@ All state of devices and services lies outside the engines, and both see the sam
 between two runs, when the guest stands between two instructions. Unicorn starts at once and answers a trap in a microsecond;
 KVM computes at the processor's own speed, and a trap costs ten times as much or more. `auto` begins on Unicorn, goes to KVM
 when the guest computes for long, and comes back when it traps often. `kvm` goes to KVM as soon as the guest can be carried, and
-comes back only if it cannot be any more. A guest that the monitor cannot carry rises into ring 0 of its own, for good, where
-the processor has VT-x or SVM and nothing has to be trapped that a guest does in ring 0 by itself.
+comes back only if it cannot be any more. With `kvm` a guest that the monitor cannot carry rises into ring 0 of its own, for good,
+where the processor has VT-x or SVM and nothing has to be trapped that a guest does in ring 0 by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -127,7 +127,7 @@ class MovingEngine:
         self._eager = wish != "auto"
         self._ring_0 = wish == "kvm-ring0"
         """Whether on KVM the guest is in ring 0 itself."""
-        self._may_rise = not self._ring_0
+        self._may_rise = wish == "kvm"
         self._report = report
         self.on_move = moved
         if self._eager:
@@ -260,8 +260,7 @@ class MovingEngine:
         if reason is not None:
             now = monotonic()
             self._waits_since = self._waits_since or now
-            lasts = not self._eager or now - self._waits_since > _PATIENCE
-            if not (lasts and self._rise(reason)):
+            if now - self._waits_since < _PATIENCE or not self._rise(reason):
                 self._stay(reason)
             return
         if self._kvm is None:
@@ -304,8 +303,7 @@ class MovingEngine:
         if not engine.right_time:
             engine.close()
             return False
-        if self._eager:
-            self._report(f"engine: the guest is in ring 0 itself on KVM from now on, because {reason}")
+        self._report(f"engine: the guest is in ring 0 itself on KVM from now on because {reason}")
         former, self._kvm, self._ring_0 = self._kvm, engine, True
         self._enter(engine)
         if former is not None:

@@ -329,7 +329,7 @@ def test_no_kvm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kvm
 def test_the_probe_knows_a_processor_from_an_emulator() -> None:
     found = probe()
-    assert found.ring_3_ns < 20
+    assert found.ring_3_ns < 100
     assert found.software == (found.ring_0_ns is None or found.ring_0_ns > 100)
 
 
