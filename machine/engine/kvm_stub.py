@@ -76,9 +76,11 @@ def _load(code: bytes) -> int:
         if 0xB0 <= opcode <= 0xBF:  # MOV register, immediate
             instruction.immediate(1 if opcode < 0xB8 else instruction.size)
             return instruction.at
-        if opcode not in (0x8A, 0x8B, 0x0FB6, 0x0FB7):  # MOV and MOVZX register, register or memory
+        if opcode not in (0x88, 0x89, 0x8A, 0x8B, 0x0FB6, 0x0FB7):  # MOV and MOVZX register, register or memory
             return 0
         instruction.modrm()
+        if opcode in (0x88, 0x89) and instruction.mod != 3:  # a store
+            return 0
         if instruction.mod == 0 and instruction.rm & 7 == 5:  # relative to RIP
             return 0
         if instruction.mod != 3:

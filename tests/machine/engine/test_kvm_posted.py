@@ -1,5 +1,6 @@
 """Output on the serial port of guests on KVM: it costs no exits, and nothing but that tells it from Unicorn's."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ FUNCTIONS = (
 )
 """In8 and Out8 of TamaGo, internal/reg."""
 TEXT, RESULT = 0x500_0000, 0x600_0000
-THR, IER, FCR, LCR, MCR, LSR = 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD
+THR, IER, FCR, LCR, MCR, LSR, SCR = 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x3FF
 WORDS = b"".join(b"line %d of what the guest has to say\n" % n for n in range(100))
 FEW = 300
 """Exits of a run that prints WORDS, which is 3,690 bytes: starting, ending, and a kick now and then on a busy host."""
@@ -290,6 +291,33 @@ def test_settings_made_in_the_middle_of_output_hold_from_the_next_byte_on(
     assert len({str(value) for value in found.values()}) == 1
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_any_accesses_in_any_order(make: Callable[..., Guest], seed: int) -> None:
+    dice = random.Random(seed)
+    program = Program().print(5)
+    kept = 0
+    for _ in range(110):
+        what = dice.random()
+        if what < 0.45:
+            program.write(THR, dice.randrange(0x20, 0x7F))
+        elif what < 0.8:
+            program.read(LSR if dice.random() < 0.6 else THR + dice.randrange(8)).keep(kept)
+            kept += 1
+        else:
+            port = dice.choice((IER, FCR, LCR, MCR, SCR))
+            program.write(port, dice.choice((0, 0, 0, 0x80, 0x10, 0x03, dice.randrange(256))))
+    found = {}
+    for param in ENGINES:
+        engine = str(param.values[0])
+        guest = make(engine)
+        guest.console.feed(b"typed before")
+        assert guest.run(program) == "done"
+        found[engine] = guest.printed, guest.results(kept)
+        assert guest.printed.startswith(WORDS[:5])
+        assert kept > 20
+    assert len({str(value) for value in found.values()}) == 1
+
+
 def relocated(program: Program, at: int) -> bytes:
     """The same accesses at another address."""
     code, place = b"", 0
@@ -503,12 +531,28 @@ def test_functions_that_are_overwritten_are_the_new_ones(guest: Guest) -> None:
 # -- which code it is
 
 
+@needs_kvm
+def test_code_of_a_c_compiler_with_a_constant_port(make: Callable[..., Guest]) -> None:
+    guest = make("kvm")
+    program = Program().add(f"48be{TEXT.to_bytes(8, 'little').hex()} b9{len(WORDS).to_bytes(4, 'little').hex()}")
+    loop = program.here
+    program.add("bafd030000 ec a820").back("74", loop)  # mov edx, LSR; in al, dx; test al, 0x20
+    program.add("0fb61e baf8030000 89d8 ee 48ffc6 ffc9").back(
+        "75", loop
+    )  # movzx ebx, [rsi]; mov edx, THR; mov eax, ebx; out
+    assert guest.run(program) == "done"
+    assert guest.printed == WORDS
+    assert guest.exits < FEW
+
+
 @pytest.mark.parametrize(
     ("code", "lengths"),
     [
         ("668b542408", [[5]]),
         ("668b542408 8a44240a", [[5, 4]]),
         ("bafd030000", [[5]]),
+        ("baf8030000 89d8", [[5, 2]]),
+        ("bafd030000 894424fc", []),  # a store
         ("488b5510 0fb6450a", []),  # too short a first one
         ("8b1500000000", []),  # relative to RIP
         ("e800000000", []),
