@@ -484,8 +484,15 @@ class UnicornCpu(UnicornRegisters):
 
     def through_gateway(self, selector: int, base: int) -> None:
         """Load CS with a segment of base 0; `base` is what the present one has."""
-        with self.stop.set_aside():
-            self.gateway().enter(selector, base)
+        try:
+            with self.stop.set_aside():
+                self.gateway().enter(selector, base)
+        except EngineError as failed:
+            if self.error is not None:
+                raise self.error from failed
+            if self.fault is not None:
+                raise EngineError(f"{failed}: {self.fault}") from None
+            raise
 
     def gateway(self) -> gateway.Gateway:
         """The page of our own through which the state of this CPU is changed."""

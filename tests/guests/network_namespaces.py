@@ -199,7 +199,7 @@ def wait_for(vm: VirtualMachine, session: pexpect.spawn, what: str) -> None:
 
     That is so when all that the guest executes is gVisor's packet processor, which puts a locked connection back into its queue.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 3 * PATIENCE
     while session.expect([what, pexpect.TIMEOUT], timeout=5):
         seen = places(vm)
         if len(seen) > SAMPLES // 2 and all(place.startswith(PACKET_PROCESSOR) for place in seen):

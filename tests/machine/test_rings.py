@@ -8,6 +8,8 @@ import pytest
 
 from machine import registers as reg
 from machine.cpu import Cpu, Stop
+from machine.engine.unicorn_cpu import UnicornCpu
+from machine.errors import EngineError
 from tests.engines import ENGINES
 
 from .bare import CODE, DONE, GDT, KERNEL, STACK, TABLES, Bare
@@ -55,6 +57,23 @@ def test_a_fault_in_user_mode_arrives_on_the_kernels_stack_and_iretq_goes_back(b
     assert bare.cpu.get(reg.R10) == KERNEL_STACK - 40
     assert bare.cpu.get(reg.RCX) & 0xFFFF == KERNEL
     assert bare.cpu.get(reg.R12) & 0xFFFF == USER_CODE
+
+
+def test_a_way_to_ring_0_that_fails_is_told_with_its_cause() -> None:
+    """What no guest should bring about: the page of our own through which the CPU goes cannot be reached."""
+    machine = Bare()
+    try:
+        _prepare(machine)
+        machine.gate(6, HANDLER)
+        machine.computer.memory.write(USER, bytes.fromhex("0f0b"))
+        cpu = machine.cpu
+        assert isinstance(cpu, UnicornCpu)
+        cpu.gateway()
+        cpu.own_pages.clear()
+        with pytest.raises(EngineError, match=r"enter ring 0: .*: Fault\(vector=1[34]"):
+            machine.run(GO_TO_USER)
+    finally:
+        machine.close()
 
 
 def test_syscall_enters_the_kernel_and_leaves_registers_as_amd_says(bare: Bare) -> None:
