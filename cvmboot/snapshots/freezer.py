@@ -42,6 +42,7 @@ class Freezer:
         self._at = at
         self._awaited = deque(at)
         self._seen = b""
+        self._line_open = False
         self._ended = threading.Event()
         self._visit: Visit | None = None
         self._taking = Taking(image, output, progress)
@@ -61,6 +62,8 @@ class Freezer:
         self._machine.stop(Outcome("stopped"))
         self._machine.join()
         self._taking.__exit__()
+        if self._line_open and sys.stdout.isatty():
+            sys.stdout.buffer.write(b"\x1b[0m\n")  # what we say next is no part of the prompt, nor in its colour
         sys.stdout.buffer.flush()
 
     def wait(self, limit: float, pause: float | None) -> Snapshot:
@@ -100,6 +103,7 @@ class Freezer:
         self._ended.set()
 
     def _show(self, data: bytes) -> None:
+        self._line_open = not data.endswith(b"\n")
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         if not self._at or self._visit is not None:

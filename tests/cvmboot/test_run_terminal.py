@@ -171,3 +171,13 @@ def test_colours_for_a_terminal(shell, sample):
     child.expect_exact("\x1b[")
     child.expect_exact("Goodbye")
     ends(child, 0)
+
+
+def test_what_a_snapshot_says_is_not_behind_the_prompt(command, tmp_path):
+    image = tmp_path / "prompt.efi"
+    # mov dx, 0x3f8; then "> " to COM1, and a loop
+    image.write_bytes(guest_code.application(bytes.fromhex("66baf803 b03e ee b020 ee ebfe")))
+    words = [*command, "snapshot", str(image), "-o", str(tmp_path / "p.snap"), "--memory", "64M", "--at", "> "]
+    child = pexpect.spawn(words[0], words[1:], timeout=30, encoding="utf-8")
+    child.expect(pexpect.EOF)
+    assert "> \x1b[0m\r\ncvmboot: " in child.before
