@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
     from cvmboot.assembly import Assembly
     from cvmboot.options import RunOptions
     from cvmboot.unikernel import UnikernelAssembly
+
+
+_LOOK = 0.05
+"""Seconds after which to look for output that an engine still holds."""
+
+
+class _PromptConsole(HostConsole):
+    """Hands each byte on at once: a guest that prints its prompt and then computes is frozen there."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.flush()
 
 
 class Freezer:
@@ -47,7 +60,7 @@ class Freezer:
         self._visit: Visit | None = None
         self._taking = Taking(image, output, progress)
         self._keys = list(reversed(TypedInput().convert(typed)))
-        console = HostConsole(self._show)
+        console = _PromptConsole(self._show)
         self._machine = PoweredMachine(image, options, console, self._warn, self._machine_ended)
         if options.clock == "virtual":
             console.gate = self._next_key
@@ -68,7 +81,9 @@ class Freezer:
 
     def wait(self, limit: float, pause: float | None) -> Snapshot:
         """The snapshot. CvmbootError if the guest ends, or `at` is not there within `limit` seconds, or it cannot be frozen."""
-        ended = self._ended.wait(limit if pause is None else pause)
+        end = time.monotonic() + (limit if pause is None else pause)
+        while not (ended := self._ended.wait(max(min(_LOOK, end - time.monotonic()), 0))) and time.monotonic() < end:
+            self._machine.flush()
         visit = self._visit
         if visit is None or visit.busy is not None:
             if self._machine.error is not None:
