@@ -33,6 +33,7 @@ from uefi.variables.store import VariableStore
 if TYPE_CHECKING:
     from cvmboot.network import Network
     from cvmboot.snp import SnpGuest
+    from cvmboot.symbols import Symbols
     from uefi.console.text_screen import TextScreen
     from uefi.graphics.framebuffer import Framebuffer
 
@@ -61,10 +62,18 @@ class Assembly:
         self.snp = snp
         self.image: bytes | memoryview = b""
         """The file of the first image."""
+        self.folder: Path | None = None
+        """Where that came from."""
         self._text = text
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "network": None}
+        return {**self.__dict__, "network": None, "folder": None}
+
+    def symbols(self) -> "Symbols":
+        """Names for addresses in the images that are loaded."""
+        from cvmboot.symbols import Symbols
+
+        return Symbols(self.firmware.images, self.folder)
 
     def adapt(self, options: RunOptions) -> None:
         """For a machine that is restored: there may be another terminal."""
@@ -197,6 +206,7 @@ def start(assembly: Assembly, image: Path, options: RunOptions, media: Media | N
         boot_option=load_option(image.name, path),
     )
     assembly.image = data
+    assembly.folder = image.parent
     if assembly.snp is not None:
         assembly.snp.image_loaded(data)
     load_options = (options.args + "\0").encode("utf-16-le") if options.args else b""

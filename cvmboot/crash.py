@@ -38,7 +38,7 @@ def report(assembly: "Assembly | UnikernelAssembly", outcome: Outcome) -> list[s
     cpu = computer.cpu
     memory = computer.linear(cpu)
     symbols: AnySymbols
-    symbols = Symbols(assembly.firmware.images) if isinstance(assembly, Assembly) else assembly.symbols
+    symbols = assembly.symbols() if isinstance(assembly, Assembly) else assembly.symbols
     rip = cpu.get(reg.RIP)
     where = f" on processor {cpu.index}" if len(computer.engine.cpus) > 1 else ""
     lines = [f"the guest crashed: {outcome.text}{where}, at RIP {_place(symbols, rip)}"]

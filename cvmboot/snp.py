@@ -221,10 +221,8 @@ class SnpGuest:
 
     def finish(self, assembly: "Assembly") -> list[str]:
         """The end of the run: what the page-state checker has to say, in lines."""
-        from cvmboot.symbols import Symbols
-
         self.guest.checker.finish()
-        return self.guest.checker.summary(Symbols(assembly.firmware.images).describe)
+        return self.guest.checker.summary(assembly.symbols().describe)
 
     def refusals(self) -> list[str]:
         """What hypervisor and secure processor have refused, in lines."""

@@ -62,7 +62,7 @@ class Tracer:
         """Watch a machine that has its first image and is about to run."""
         firmware = assembly.firmware
         self._firmware = firmware
-        self._symbols = Symbols(firmware.images)
+        self._symbols = assembly.symbols()
         self._now = firmware.clock.now
         self._opens = {0: []}
         self._open = self._opens[0]

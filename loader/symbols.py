@@ -1,4 +1,4 @@
-"""Function names for addresses in a PE image: from Go's function table or the COFF symbol table.
+"""Function names for addresses in a PE image: from Go's function table, the COFF symbol table or a program database beside it.
 
 Microsoft PE/COFF specification, sections 5.4 (symbol table) and 5.6 (string table). Nothing is read until the first
 lookup, as names are wanted in crash reports and traces only. A damaged table yields fewer names, never an error.
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from loader import pe
+from loader import pdb, pe
 from loader.gopclntab import PATTERN, GoFunctionTable
 
 _SYMBOL_SIZE: Final = 18
@@ -26,7 +26,7 @@ _MAX_CANDIDATES: Final = 16
 class SymbolTable:
     """The functions of one image that lies at `base`."""
 
-    __slots__ = ("_base", "_coff", "_go", "_image")
+    __slots__ = ("_base", "_coff", "_database", "_go", "_image")
 
     def __init__(self, image: pe.PeImage, base: int | None = None) -> None:
         """`base` is the address where the image lies (preferred base if None); 0 makes lookup() take RVAs."""
@@ -34,6 +34,13 @@ class SymbolTable:
         self._base = image.image_base if base is None else base
         self._go: list[GoFunctionTable] | None = None
         self._coff: tuple[list[int], list[tuple[int, int]]] | None = None
+        self._database: list[tuple[int, int, str]] = []
+
+    def add_database(self, data: bytes | memoryview) -> None:
+        """Take names from a program database (.pdb), too, if it is that of the image."""
+        wanted = pdb.wanted_by(self._image)
+        if wanted is not None:
+            self._database = pdb.functions(data, self._image, wanted[0])
 
     @classmethod
     def from_pe(
@@ -55,7 +62,16 @@ class SymbolTable:
                 return found
         if self._coff is None:
             self._coff = _coff_functions(self._image)
-        return self._lookup_coff(rva)
+        return self._lookup_coff(rva) or self._lookup_database(rva)
+
+    def _lookup_database(self, rva: int) -> tuple[str, int] | None:
+        """A function whose size is unknown ends where the next one starts, or with its section."""
+        index = bisect.bisect_right(self._database, (rva, 1 << 64, "")) - 1
+        if index < 0:
+            return None
+        start, size, name = self._database[index]
+        inside = any(s.executable and s.rva <= start <= rva < s.rva + s.virtual_size for s in self._image.sections)
+        return (name, rva - start) if inside and rva < start + (size or 1 << 32) else None
 
     def _lookup_coff(self, rva: int) -> tuple[str, int] | None:
         """COFF symbols have no size: a function ends where the next one starts, or with its section."""
