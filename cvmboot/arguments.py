@@ -216,15 +216,16 @@ OPTIONS = (
     Option(
         "--nic",
         "nic",
-        "Network device: virtio (if --net is given), virtio:strict, virtio-legacy, gvnic, none; gvnic:dqo-rda,rev1 to choose "
-        "its queue formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
+        "Network device: virtio (virtio-legacy on board gcp) if --net is given, virtio:strict, virtio-legacy, gvnic, none; "
+        "gvnic:dqo-rda,rev1 to choose its queue formats (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda) and revision.",
         "NAME",
         network.nic_name,
     ),
     Option(
         "--net",
         "net",
-        "Network: user (the guest is 10.0.2.15/24, gateway 10.0.2.2; user:passt or user:builtin to choose what does it), "
+        "Network: user (the guest is 10.0.2.15/24, gateway 10.0.2.2; user:10.0.0.1 for a guest that has that address; user:passt "
+        "or user:builtin to choose what does it), "
         "tap:NAME, socket:HOST:PORT, socket:listen:HOST:PORT, socket:dgram:LOCAL,REMOTE (or unix:PATH), none.",
         "NETWORK",
         network.network_name,

@@ -1,5 +1,6 @@
 """What --nic and --net ask for: the network device, the network behind it, and what is put between them."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from cvmboot.options import RunOptions
     from machine.boards.board import Board
     from machine.computer import Computer
+    from machine.net.addresses import Addresses
     from machine.net.backend import Backend
     from machine.net.pcap import Capture
 
 NICS = "virtio, virtio:strict, virtio-legacy, gvnic, gvnic:FORMATS (gqi-qpl, gqi-rda, dqo-qpl, dqo-rda, rev1) or none"
-NETWORKS = "user, user:builtin, user:passt, tap:NAME, socket:ADDRESS or none"
+NETWORKS = "user, user:builtin, user:passt, user:ADDRESS of the guest, tap:NAME, socket:ADDRESS or none"
 LEAST_MTU, MOST_MTU = 68, 8896
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _LOSS_SEED = 0x6376_6D62
@@ -27,7 +29,26 @@ def network_name(text: str) -> str:
     kind, colon, rest = text.partition(":")
     if text in ("user", "user:builtin", "user:passt", "none") or (kind in ("tap", "socket") and colon and rest):
         return text
+    if kind == "user" and rest:
+        guest_address(rest)
+        return text
     raise UsageError(f"--net {text}: wanted {NETWORKS}")
+
+
+def guest_address(text: str) -> "Addresses":
+    """The user network of a guest that has the IPv4 address `text`, such as 10.0.0.1. UsageError."""
+    from machine.net.addresses import Addresses
+
+    try:
+        return Addresses.around(socket.inet_pton(socket.AF_INET, text))
+    except (OSError, ValueError):
+        raise UsageError(
+            f"--net user:{text}: wanted the guest's IPv4 address, such as 10.0.0.1, builtin or passt"
+        ) from None
+
+
+def _has_address(net: Any) -> bool:
+    return isinstance(net, str) and net.startswith("user:") and net not in ("user:builtin", "user:passt")
 
 
 def nic_name(text: str) -> str:
@@ -133,7 +154,7 @@ def add_network(board: "Board", options: "RunOptions", media: "Media", warn: Cal
         )
         if value
     ]
-    nic = options.nic or ("virtio" if options.net is not None else "none")
+    nic = options.nic or (board.usual_nic if options.net is not None else "none")
     if nic == "none":
         if options.net not in (None, "none"):
             raise UsageError(f"--net {options.net}: there is no network device with --nic none")
@@ -167,7 +188,7 @@ def _backend(computer: "Computer", options: "RunOptions", media: "Media", warn: 
     exposed = [port(number) if isinstance(number, str) else number for number in _listed(options.expose)]
     if forwards and options.net is not None and not str(options.net).startswith("user"):
         raise UsageError(f"--forward: only --net user forwards ports, not {options.net}")
-    if exposed and options.net not in (None, "user", "user:builtin"):
+    if exposed and (options.net == "user:passt" or not str(options.net or "user").startswith("user")):
         raise UsageError(f"--expose: only the built-in gateway does that, --net user, not {options.net}")
     net = options.net if options.net is not None else ("user" if forwards or exposed else "none")
     if exposed:
@@ -179,7 +200,7 @@ def _backend(computer: "Computer", options: "RunOptions", media: "Media", warn: 
             "forwarded connection whose first segment is lost; --net user:passt takes passt all the same"
         )
     try:
-        backend = _open(computer, net, forwards, exposed, warn)
+        backend = _open(computer, options.net if _has_address(options.net) else net, forwards, exposed, warn)
     except MachineError as error:
         raise CvmbootError(f"--net {net}: {error}") from None
     return _wrap(computer, backend, options, media)
@@ -225,23 +246,29 @@ def _open_user(
     warn: Callable[[str], None],
 ) -> "Backend":
     """passt if it works; the built-in gateway otherwise, and where runs must be repeatable."""
+    from machine.net.addresses import USUAL
     from machine.net.backend import NetworkError
     from machine.net.forward import listen
 
+    at = USUAL
+    if which not in ("", "builtin", "passt"):
+        which, at = "", guest_address(which)
+    if exposed:
+        which = "builtin"
     if which == "passt" or (not which and not computer.virtual):
         from machine.net.passt import PasstBackend
 
         for port, _ in forwards:
             listen(port).close()  # passt goes on without a port that it cannot have
         try:
-            return PasstBackend(computer.post, forwards)
+            return PasstBackend(computer.post, forwards, at=at)
         except NetworkError as error:
             if which:
                 raise
             warn(f"--net user: {error}; the built-in gateway is used, which forwards ports and relays DNS only")
     from machine.net.gateway import Gateway
 
-    return Gateway(computer.post, computer.clock, forwards, random=computer.random_bytes, exposed=exposed)
+    return Gateway(computer.post, computer.clock, forwards, random=computer.random_bytes, exposed=exposed, at=at)
 
 
 def _wrap(computer: "Computer", backend: "Backend", options: "RunOptions", media: "Media") -> "Backend":

@@ -41,6 +41,8 @@ class Board:
 
     triple_fault_ends = False
     """Whether guests switch this machine off by a triple fault, for want of another way."""
+    usual_nic = "virtio"
+    """The network device that a guest of this board looks for."""
 
     def __init__(self, computer: Computer, console: HostConsole) -> None:
         self.computer = computer

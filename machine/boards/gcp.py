@@ -12,6 +12,7 @@ class GcpBoard(PcBoard):
     """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
 
     triple_fault_ends = True
+    usual_nic = "virtio-legacy"
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:
         super().__init__(computer, console, end)

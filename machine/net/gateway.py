@@ -1,8 +1,8 @@
-"""The built-in user network: a gateway at 10.0.2.2 with ARP, ICMP echo, DHCP, DNS relay, and TCP to and from the host.
+"""The built-in user network: a gateway with ARP, ICMP echo, DHCP, DNS relay, and TCP to and from the host.
 
 The guest is 10.0.2.15/24, the gateway and DHCP server 10.0.2.2, the DNS server 10.0.2.3 (queries to any address are
-relayed). Ports of the host's that were exposed are the gateway's. There is no other way out: packets are answered with RST
-or "unreachable".
+relayed), unless other addresses are given. Ports of the host's that were exposed are the gateway's. There is no other way
+out: packets are answered with RST or "unreachable".
 """
 
 import socket
@@ -11,6 +11,7 @@ from typing import Any
 
 from machine.clock import Clock
 from machine.net import dhcp, dns_relay, packets
+from machine.net.addresses import MASK, USUAL, Addresses
 from machine.net.backend import MINIMUM_FRAME, Backend
 from machine.net.dhcp import DhcpServer
 from machine.net.dns_relay import DnsRelay
@@ -20,12 +21,10 @@ from machine.net.packets import Arp, Ipv4, PacketError, Segment, Udp
 from machine.net.poller import Poller
 from machine.net.tcp import TcpConnection
 
-GATEWAY, DNS, GUEST = bytes((10, 0, 2, 2)), bytes((10, 0, 2, 3)), bytes((10, 0, 2, 15))
-MASK = bytes((255, 255, 255, 0))
+GUEST, GATEWAY, DNS = USUAL
 GATEWAY_MAC = bytes.fromhex("52550a000202")
 _EVERYWHERE = b"\xff" * 4
 _NOWHERE = bytes(4)
-_NETWORK = GATEWAY[:3]
 _FIRST_PORT, _LAST_PORT = 49_152, 65_535
 _PORT_UNREACHABLE, _HOST_UNREACHABLE = 3, 1
 _WAITING_FOR_ARP = 64
@@ -34,7 +33,7 @@ _WAITING_FOR_ARP = 64
 class Gateway(Backend):
     """`forwards` are (host port, guest port); host port 0 takes any, see `ports`. `post` has the engine thread call.
 
-    `exposed` are ports of the host's 127.0.0.1 that the guest reaches at 10.0.2.2.
+    `exposed` are ports of the host's 127.0.0.1 that the guest reaches at the gateway's address, which `at` tells.
 
     `resolvers` are (address, port), by default the host's. Raises NetworkError if a port cannot be had.
     """
@@ -47,14 +46,17 @@ class Gateway(Backend):
         resolvers: list[tuple[str, int]] | None = None,
         random: Callable[[int], bytes] = bytes,
         exposed: Collection[int] = (),
+        at: Addresses = USUAL,
     ) -> None:
         super().__init__()
+        self._at = at
+        self._own = (at.gateway, at.dns)
         self._clock = clock
         self._random = random
         self._poller = Poller(post)
         self._dns = DnsRelay(self._poller, clock, resolvers)
         self._exposed = Exposed(exposed, self._poller, self._serve, self._refuse)
-        self._dhcp = DhcpServer(GATEWAY, GUEST, MASK, GATEWAY, DNS)
+        self._dhcp = DhcpServer(at.gateway, at.guest, MASK, at.gateway, at.dns)
         self._macs: dict[bytes, bytes] = {}
         self._waiting: list[Ipv4] = []
         self._bridges: dict[tuple[int, int], Bridge] = {}
@@ -104,18 +106,18 @@ class Gateway(Backend):
             pass  # a network loses what it does not understand
 
     def _arp(self, arp: Arp) -> None:
-        if arp.sender_mac[0] & 1 or arp.sender_ip[:3] != _NETWORK:
+        if arp.sender_mac[0] & 1 or arp.sender_ip[:3] != self._at.gateway[:3]:
             if arp.sender_ip != _NOWHERE:  # a probe for a conflict has no address yet (RFC 5227)
                 return
         else:
             self._learn(arp.sender_ip, arp.sender_mac)
-        if arp.operation == packets.ARP_REQUEST and arp.target_ip in (GATEWAY, DNS):
+        if arp.operation == packets.ARP_REQUEST and arp.target_ip in self._own:
             reply = Arp(packets.ARP_REPLY, GATEWAY_MAC, arp.target_ip, arp.sender_mac, arp.sender_ip)
             self._emit(arp.sender_mac, packets.ETHERTYPE_ARP, reply.pack())
 
     def _learn(self, address: bytes, mac: bytes) -> None:
         """Note who has an address of the network (there are 254), and send what waited for that."""
-        if address in (GATEWAY, DNS):
+        if address in self._own:
             return
         self._macs[address] = mac
         waiting, self._waiting = self._waiting, []
@@ -123,7 +125,7 @@ class Gateway(Backend):
             self._route(packet)
 
     def _ipv4(self, packet: Ipv4, mac: bytes) -> None:
-        if packet.source[:3] == _NETWORK and not mac[0] & 1 and self._macs.get(packet.source) != mac:
+        if packet.source[:3] == self._at.gateway[:3] and not mac[0] & 1 and self._macs.get(packet.source) != mac:
             self._learn(packet.source, mac)
         if packet.protocol == packets.PROTOCOL_UDP:
             self._udp(packet, Udp.parse(packet), mac)
@@ -132,7 +134,7 @@ class Gateway(Backend):
         elif packet.protocol == packets.PROTOCOL_TCP:
             self._tcp(packet, Segment.parse(packet))
         elif packet.protocol == packets.PROTOCOL_ICMP:
-            if packet.destination not in (GATEWAY, DNS):
+            if packet.destination not in self._own:
                 self._unreachable(_HOST_UNREACHABLE, packet)
             elif (reply := packets.icmp_echo_reply(packet.payload)) is not None:
                 self._route(Ipv4(packet.destination, packet.source, packets.PROTOCOL_ICMP, reply))
@@ -142,14 +144,14 @@ class Gateway(Backend):
         if packet.protocol == packets.PROTOCOL_ICMP and packet.payload[:1] not in (b"\x08", b"\x0d"):
             return
         message = packets.icmp_unreachable(code, packet)
-        self._route(Ipv4(GATEWAY, packet.source, packets.PROTOCOL_ICMP, message))
+        self._route(Ipv4(self._at.gateway, packet.source, packets.PROTOCOL_ICMP, message))
 
     def _udp(self, packet: Ipv4, datagram: Udp, mac: bytes) -> None:
         if datagram.destination == dhcp.SERVER_PORT:
             answer = self._dhcp.answer(datagram.payload)
             if answer is not None:
                 target = _EVERYWHERE if answer.broadcast else answer.address
-                reply = Udp(dhcp.SERVER_PORT, dhcp.CLIENT_PORT, answer.message).pack(GATEWAY, target)
+                reply = Udp(dhcp.SERVER_PORT, dhcp.CLIENT_PORT, answer.message).pack(self._at.gateway, target)
                 to = packets.BROADCAST_MAC if answer.broadcast else answer.mac
                 self._emit(to, packets.ETHERTYPE_IPV4, reply.pack())
         elif packet.source == _NOWHERE or packet.destination[0] >= 224:
@@ -164,7 +166,7 @@ class Gateway(Backend):
             self._unreachable(_PORT_UNREACHABLE, packet)
 
     def _tcp(self, packet: Ipv4, segment: Segment) -> None:
-        if packet.destination == GATEWAY and packet.source == GUEST:
+        if packet.destination == self._at.gateway and packet.source == self._at.guest:
             bridge = self._bridges.get((segment.destination, segment.source))
             if bridge is not None:
                 bridge.segment_arrived(segment)
@@ -184,7 +186,7 @@ class Gateway(Backend):
         self._route(reset.pack(destination, source))
 
     def _refuse(self, syn: Segment) -> None:
-        self._reset(GATEWAY, GUEST, syn)
+        self._reset(self._at.gateway, self._at.guest, syn)
 
     # -- to the guest
 
@@ -210,7 +212,8 @@ class Gateway(Backend):
 
     def _bridge(self, key: tuple[int, int], client: socket.socket, syn: Segment | None = None) -> None:
         first = int.from_bytes(self._random(4), "big")
-        tcp = TcpConnection(*key, first, self._clock.now, lambda segment: self._route(segment.pack(GATEWAY, GUEST)))
+        guest, gateway, _ = self._at
+        tcp = TcpConnection(*key, first, self._clock.now, lambda segment: self._route(segment.pack(gateway, guest)))
         self._bridges[key] = Bridge(client, tcp, self._poller, self._clock, lambda: self._forget(key), syn)
 
     def _step_port(self) -> None:
@@ -227,7 +230,7 @@ class Gateway(Backend):
             return
         if len(self._waiting) < _WAITING_FOR_ARP and all(packet.payload != w.payload for w in self._waiting):
             self._waiting.append(packet)
-        request = Arp(packets.ARP_REQUEST, GATEWAY_MAC, GATEWAY, bytes(6), packet.destination)
+        request = Arp(packets.ARP_REQUEST, GATEWAY_MAC, self._at.gateway, bytes(6), packet.destination)
         self._emit(packets.BROADCAST_MAC, packets.ETHERTYPE_ARP, request.pack())
 
     def _emit(self, destination: bytes, kind: int, payload: bytes) -> None:

@@ -5,15 +5,15 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 
+from machine.net.addresses import USUAL, Addresses
 from machine.net.backend import NetworkError
 from machine.net.packets import ARP_REQUEST, BROADCAST_MAC, ETHERTYPE_ARP, Arp, ethernet
 from machine.net.socket_link import StreamLink
 
 PROGRAM = "passt"
 _ARGUMENTS = (
-    *("--foreground", "--quiet", "--ipv4-only", "--address", "10.0.2.15", "--netmask", "255.255.255.0"),
-    *("--gateway", "10.0.2.2", "--mac-addr", "52:55:0a:00:02:02", "--dns-forward", "10.0.2.3", "--mtu", "1500"),
-    *("--udp-ports", "none", "--no-map-gw"),
+    *("--foreground", "--quiet", "--ipv4-only", "--netmask", "255.255.255.0"),
+    *("--mac-addr", "52:55:0a:00:02:02", "--mtu", "1500", "--udp-ports", "none", "--no-map-gw"),
 )
 _START_SECONDS = 5.0
 _PROBE_MAC = bytes.fromhex("525500000001")
@@ -27,14 +27,21 @@ class PasstBackend(StreamLink):
     """
 
     def __init__(
-        self, post: Callable[[Callable[[], None]], None], forwards: Sequence[tuple[int, int]], program: str = PROGRAM
+        self,
+        post: Callable[[Callable[[], None]], None],
+        forwards: Sequence[tuple[int, int]],
+        program: str = PROGRAM,
+        at: Addresses = USUAL,
     ) -> None:
+        self._at = at
         found = shutil.which(program)
         if found is None:
             raise NetworkError(f"{program} is not installed")
         ports = ",".join(f"{host}:{guest}" for host, guest in forwards)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        words = [found, *_ARGUMENTS, "--fd", str(theirs.fileno())]
+        guest, gateway, dns = map(socket.inet_ntoa, at)
+        words = [found, *_ARGUMENTS, "--address", guest, "--gateway", gateway, "--dns-forward", dns]
+        words += ["--fd", str(theirs.fileno())]
         words += ["--tcp-ports", f"127.0.0.1/{ports}" if ports else "none"]
         try:
             with theirs:
@@ -54,7 +61,7 @@ class PasstBackend(StreamLink):
 
     def _wait_until_ready(self, program: str, ours: socket.socket) -> None:
         """Ask for the gateway's address: passt answers once it is up, and hangs up if it refuses."""
-        arp = Arp(ARP_REQUEST, _PROBE_MAC, bytes((10, 0, 2, 15)), bytes(6), bytes((10, 0, 2, 2)))
+        arp = Arp(ARP_REQUEST, _PROBE_MAC, self._at.guest, bytes(6), self._at.gateway)
         frame = ethernet(BROADCAST_MAC, _PROBE_MAC, ETHERTYPE_ARP, arp.pack())
         ours.settimeout(_START_SECONDS)
         try:

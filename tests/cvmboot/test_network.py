@@ -35,6 +35,8 @@ def free_port() -> int:
         (["--nic", "e1000"], b"--nic e1000"),
         (["--net", "lan"], b"--net lan"),
         (["--net", "tap:"], b"--net tap:"),
+        (["--net", "user:10.0.0"], b"--net user:10.0.0: wanted the guest's IPv4 address"),
+        (["--net", "user:10.0.0.255"], b"--net user:10.0.0.255"),
         (["--net", "user", "--forward", "80"], b"--forward 80"),
         (["--net", "user", "--forward", "1:2:3"], b"--forward 1:2:3"),
         (["--net", "user", "--forward", "0:80"], b"--forward 0:80"),

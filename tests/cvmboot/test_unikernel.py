@@ -1,7 +1,11 @@
 """`cvmboot run` with ELF unikernels: entered as PVH and Linux's protocol say, on the board that they were built for."""
 
+import contextlib
+import socket
 import struct
 import subprocess
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -248,6 +252,34 @@ def test_tamago_on_each_board(guest: Callable[[str], Path], board: str) -> None:
         vm.sendline("halt")
         vm.expect("Goodbye from tamago")
         assert vm.wait(30) == 0
+
+
+@pytest.mark.guests
+@pytest.mark.parametrize(
+    ("board", "address", "more"),
+    [("microvm", "10.0.0.1", {}), ("gcp", "10.132.0.2", {}), ("firecracker", "10.0.0.1", {"expose": ["9"]})],
+)
+def test_a_unikernel_with_an_address_of_its_own_answers_on_the_user_network(
+    guest: Callable[[str], Path], board: str, address: str, more: dict[str, list[str]]
+) -> None:
+    """Without rights on the host: passt, and with --expose the built-in gateway."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    image = guest(f"tamago-example-{board}.elf")
+    with VirtualMachine(image, timeout=60, net=f"user:{address}", forward=[f"{port}:80"], **more) as vm:
+        vm.expect("starting web server at .*:443")
+        end = time.monotonic() + 60
+        while b"starting ssh server" not in (page := _page(f"http://127.0.0.1:{port}/tamago-example.log")):
+            assert time.monotonic() < end, page
+            time.sleep(0.2)
+
+
+def _page(url: str) -> bytes:
+    """What a server answers; nothing while it does not listen yet, which passt tells by a reset."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
+        return bytes(answer.read())
+    return b""
 
 
 @pytest.mark.guests

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from network_harness import GUEST_MAC, Loop, PacketGuest, Turned
 
 from machine.net import packets
+from machine.net.addresses import Addresses
 from machine.net.backend import NetworkError
 from machine.net.dns_relay import MAXIMUM_PENDING, TIMEOUT, host_resolvers
 from machine.net.gateway import DNS, GATEWAY, GATEWAY_MAC, GUEST, Gateway
@@ -58,6 +59,37 @@ def test_ping(size: int) -> None:
     assert reply.payload[:2] == b"\0\0"
     assert reply.payload[4:] == echo(size)[4:]
     assert packets.checksum(reply.payload) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "gateway", "dns"),
+    [
+        ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
+        ("10.132.0.2", "10.132.0.1", "10.132.0.3"),
+        ("192.168.1.3", "192.168.1.2", "192.168.1.1"),
+    ],
+)
+def test_a_guest_of_another_address_has_its_own_network(address: str, gateway: str, dns: str) -> None:
+    at = Addresses.around(socket.inet_aton(address))
+    assert at == tuple(map(socket.inet_aton, (address, gateway, dns)))
+    guest = PacketGuest(Gateway(lambda action: action(), Turned(), resolvers=[], at=at))
+    guest.arp(packets.ARP_REQUEST, bytes(6), at.gateway, sender_ip=at.guest)
+    assert Arp.parse(guest.frames[0][14:]).sender_ip == at.gateway
+    guest.send(Ipv4(at.guest, at.gateway, 1, echo(8)))
+    (reply,) = guest.take_packets()
+    assert (reply.source, reply.destination) == (at.gateway, at.guest)
+    offer = ask(guest, dhcp(1))
+    assert offer is not None
+    assert offer[1][16:20] == at.guest and (offer[2][3], offer[2][6]) == (at.gateway, at.dns)
+    guest.frames.clear()
+    guest.arp(packets.ARP_REQUEST, bytes(6), GATEWAY, sender_ip=at.guest)
+    assert not guest.frames
+
+
+@pytest.mark.parametrize("address", ["10.0.0.0", "10.0.0.255", "127.0.0.1", "224.0.0.1", "0.0.0.1", "255.255.255.255"])
+def test_no_guest_has_such_an_address(address: str) -> None:
+    with pytest.raises(ValueError, match="no address of a host"):
+        Addresses.around(socket.inet_aton(address))
 
 
 def test_there_is_no_way_out_and_guests_are_told() -> None:
