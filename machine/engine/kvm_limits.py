@@ -22,6 +22,8 @@ def why_not(state: dict[str, Any]) -> str | None:
         return "it is in real mode"
     if not (cr0 & CR0_PG and msrs[_EFER] & EFER_LME and cr4 & CR4_PAE):
         return "it is not in long mode"
+    if selector | 7 > state["gdtr"][1]:  # that of real mode, until the first far jump
+        return "it is on its way from real mode"
     if selector & 3:
         return "it is in ring 3"
     if not attributes & _LONG:

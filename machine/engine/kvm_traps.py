@@ -77,14 +77,14 @@ class Traps(SegmentInstructions, ControlInstructions):
         """SYSCALL, with the address behind it."""
         cpu = self._cpu
         cpu.real[abi.RIP] = (returning - 2) & MASK
-        if not cpu.read_msr(_MSR_EFER) & EFER_SCE:
-            return cpu.raise_fault(Fault(6))
         if cpu.get(reg.RAX) == _ARCH_PRCTL and cpu.get(reg.RDI) == _ARCH_SET_FS:
-            # TamaGo sees that it runs in ring 3, and asks an operating system for its FS base.
+            # TamaGo sees that it runs in ring 3, and asks an operating system for its FS base; EFER.SCE is not set on every CPU.
             cpu.set(reg.FS_BASE, cpu.get(reg.RSI))
             cpu.set(reg.RAX, 0)
             cpu.real[abi.RIP] = returning
             return None
+        if not cpu.read_msr(_MSR_EFER) & EFER_SCE:
+            return cpu.raise_fault(Fault(6))
         raise CannotCarry("it makes system calls")
 
     # -- ports
