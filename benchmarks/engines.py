@@ -2,7 +2,8 @@
 
     python -m benchmarks.engines [--runs N]
 
-Processor time of whole processes throughout, which other programs on the machine change little; by turns, in one run.
+Processor time of whole processes, which other programs on the machine change little; by turns, in one run. What two processors of
+a guest save is told by the clock on the wall alone: two processors of the host have to be free for that.
 """
 
 import argparse
@@ -13,15 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks.compute import KERNELS, SAMPLES, guest_passes, native_passes
+from benchmarks.compute import KERNELS, SAMPLES, guest_passes, native_passes, shared_passes
 from benchmarks.figures import AT_MOST, TIMES_FASTER, Figure, Limit, table
-from benchmarks.session import PROMPT, Session
+from benchmarks.session import PROMPT, Session, Silent
 from machine.engine.kvm_probe import probe
 from machine.errors import EngineError
 
 GUESTS = ("go-boot.efi", "tamago-sev-example.efi")
 NATIVE_SHARE = 0.9
 """The least part of a native program's speed that a guest on KVM must have."""
+BOTH = 1 / 0.75
+"""How much faster a guest with two processors has to be than with one, at a computation that both share."""
 PROMPT_SHARE = 1.1
 """The most that `auto` may need to a prompt beside Unicorn alone: it does the same until then."""
 
@@ -45,6 +48,27 @@ def computations(rounds: int) -> Iterator[Figure]:
         limit = Limit(TIMES_FASTER, NATIVE_SHARE) if kernel in ("sha256", "p256") else None
         reason = "" if native[kernel] else "no C compiler"
         yield Figure(f"{title}, on KVM", "ms", ours[kernel], limit, native[kernel], skipped=reason if limit else "")
+
+
+def processors(rounds: int) -> Iterator[Figure]:
+    """Milliseconds of a pass that all processors of a guest share, on KVM: two of them, and one beside it."""
+    title = "P-256 (C), 8,000 multiplications, two processors on KVM; beside it one"
+    if len(os.sched_getaffinity(0)) < 2:
+        yield Figure(title, "ms", [], skipped="this machine has one processor")
+        return
+    image = str(SAMPLES / "built" / "compute.efi")
+    times: dict[int, list[float]] = {1: [], 2: []}
+    results = set()
+    for _ in range(rounds):
+        for cpus, found in times.items():
+            seconds, result = shared_passes(
+                _command("kvm", "--cpus", str(cpus), "--args", "shared p256", image), "p256"
+            )
+            found.append(seconds * 1000)
+            results.add(result)
+    if len(results) != 1:
+        raise Silent(f"one processor and two found {', '.join(sorted(results))}")
+    yield Figure(title, "ms", times[2], Limit(TIMES_FASTER, BOTH), times[1])
 
 
 def _to_prompt(command: list[str]) -> float:
@@ -80,6 +104,7 @@ def figures(runs: int) -> Iterator[Figure]:
         return
     yield Figure("a turn of an empty loop in ring 3", "ns", [found.ring_3_ns])
     yield from computations(min(runs, 3))
+    yield from processors(min(runs, 3))
     yield from prompts(Path(os.environ.get("CVMBOOT_GUESTS", ".")), runs)
 
 

@@ -13,6 +13,7 @@ typedef struct {
     const char *name;
     u32 rounds;
     u64 (*pass)(u32 rounds);
+    int shareable; /* it keeps nothing in static variables: several processors may run it at once */
 } KERNEL;
 
 extern const KERNEL kernels[];
