@@ -24,6 +24,7 @@ from machine.errors import BusConflict, MachineError
 from machine.idle import NEAR, NEAR_ON_KVM, IdleDetector
 from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
+from machine.parallel import Parallel
 from machine.posted_writes import PostedWrites
 from machine.processors import Processors
 from machine.tsc import TimeStampCounters
@@ -95,6 +96,7 @@ class Computer(Processors):
         """All that belongs to the host, and is made anew for a machine that is restored: engine, threads, what they share."""
         self.engine = engine
         self.debugger: Debugger | None = None
+        self.parallel = Parallel(self)
         self._abandoned = False
         self._posted: deque[Callable[[], None]] = deque()
         self._at_rest: deque[Callable[[], None]] = deque()
@@ -119,7 +121,7 @@ class Computer(Processors):
 
     _OF_THE_HOST = frozenset(
         (
-            *("memory", "engine", "debugger", "await_input"),
+            *("memory", "engine", "debugger", "parallel", "await_input"),
             *("_abandoned", "_posted", "_at_rest", "_attention", "_wake", "_end", "_alarm"),
             *("port_read", "port_write", "mmio_read", "mmio_write"),
         )
@@ -317,6 +319,11 @@ class Computer(Processors):
         self.interrupt()
 
     @property
+    def called(self) -> bool:
+        """Whether something waits for the engine thread that comes before guest code."""
+        return self._attention
+
+    @property
     def finished(self) -> bool:
         """Whether `finish` was called."""
         return self._end is not None
@@ -341,6 +348,8 @@ class Computer(Processors):
         now = self.clock.now()
         if self.input_waiting():
             return None
+        if self.parallel.active:
+            return self.parallel.doze(nanoseconds)
         if self._several:
             if self._yields():
                 return 0
@@ -365,6 +374,9 @@ class Computer(Processors):
         posted, another CPU is to run, or the run ends.
         """
         if self._several and self.turns.contended():
+            if self.parallel.active:
+                self.parallel.rest_until(deadline)
+                return False
             if not self._yields():
                 limit = self.clock.now() + TURN
                 self._let_pass(limit if deadline is None else min(deadline, limit))
@@ -395,6 +407,7 @@ class Computer(Processors):
     def _take_posted(self) -> None:
         if self._attention:
             self._attention = False
+            self.parallel.wake_all()
             for _ in range(len(self._deferred)):
                 self._deferred.popleft()()
             while self._posted:
@@ -441,9 +454,13 @@ class Computer(Processors):
         try:
             while self._end is None:
                 self._take_posted()
+                if self._at_rest:
+                    self.parallel.settle()
                 while self._at_rest:
                     self._at_rest.popleft()()
                 debugger = self.debugger
+                if debugger is not None:
+                    self.parallel.settle()
                 if debugger is not None and debugger.paused:
                     self._resume_halts()
                     self._rest(debugger, self.cpu)
@@ -451,13 +468,15 @@ class Computer(Processors):
                 self.clock.run_due()
                 if self._end is not None:
                     break
+                if self._several and self.parallel.round():
+                    continue
                 step = debugger.stepping if debugger is not None else None
                 cpu = self._next_cpu() if step is None or debugger is None else self._next_of_debugger(step, debugger)
                 stepping = cpu is not None and cpu.index == step
                 if cpu is None:
                     self._let_pass(turns.next_end_of_halt())
                     continue
-                if not stepping and not self._prepare(cpu):
+                if not stepping and not self.prepare(cpu):
                     continue
                 deadline = None if self.virtual else self.clock.next_deadline()
                 left = None if deadline is None else deadline - self.clock.now()
@@ -477,11 +496,12 @@ class Computer(Processors):
                 if turns.states[cpu.index] == WAITING:
                     cpu.fault = None  # parked meanwhile: what it did in the last few instructions does not count
                 elif not stepping or stop is not Stop.HALTED:
-                    self._stopped(cpu, stop)
+                    self.stopped(cpu, stop)
                 if debugger is not None:
                     debugger.stopped(cpu, stop)
         finally:
             self._alarm.set(None)
+            self.parallel.abandon()
         return self._end
 
     # -- several CPUs

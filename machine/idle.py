@@ -35,6 +35,9 @@ RUN = 48
 RUN_OF_DRIVER = 2000
 """Polls in a row of a guest whose network driver takes no interrupts: as long as others take for two looks at their input."""
 
+LOOKS = 256
+"""Polls of a CPU that others may have work for, because something has come, before it is idle again."""
+
 SHORT = 1_000_000
 """Nanoseconds of a sleep at first: how late a poll may see its time come that is near."""
 
@@ -48,9 +51,12 @@ LONG, LONG_OF_DRIVER = 250_000_000, 10_000_000
 class _Polls:
     """What one CPU has polled since it last had an effect."""
 
-    __slots__ = ("clocks", "driver", "inputs", "most_clocks", "polls", "since")
+    __slots__ = ("clocks", "driver", "inputs", "last", "most_clocks", "polls", "since", "woke")
 
     def __init__(self) -> None:
+        self.last = 0
+        # What the processor had spent on it when it woke, if it has done nothing since.
+        self.woke: int | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -69,7 +75,7 @@ class IdleDetector:
     """
 
     __slots__ = (
-        *("_cpus", "_last", "_now", "_polls", "_sleep", "_spent", "_woke"),
+        *("_cpus", "_now", "_polls", "_sleep", "_spent"),
         *("acted", "looked", "near", "polled", "slept", "spun"),
     )
 
@@ -87,8 +93,6 @@ class IdleDetector:
         self._spent = spent
         self._polls = _Polls()
         self._cpus = {0: self._polls}
-        self._last = 0
-        self._woke: int | None = None
         self.slept = 0
         self.acted = self.looked = False
         """What the CPU whose turn it is has done since it began: something that matters; looked for input or at a clock."""
@@ -102,7 +106,32 @@ class IdleDetector:
         """From now on `cpu` polls. Each CPU has its own counts, and no time passes for it while others run."""
         self._polls = self._cpus.setdefault(cpu, _Polls())
         self.acted = self.looked = False
-        self._last = self._now()
+        self._polls.last = self._now()
+
+    def resume(self, cpu: int, spent: Callable[[], int]) -> None:
+        """From now on `cpu` polls, for which time has passed meanwhile: it ran beside others. `spent` is its own processor's."""
+        self._polls = self._cpus.setdefault(cpu, _Polls())
+        self._spent = spent
+
+    def alone(self, cpu: int) -> None:
+        """From now on `cpu` polls, on this thread."""
+        self.switch(cpu)
+        self._spent = thread_time_ns
+        for polls in self._cpus.values():
+            polls.woke = None
+
+    def rested(self) -> None:
+        """The CPU that polls now was left out for a while, because of its polls."""
+        self._polls.last = self._now()
+        self._polls.woke = self._spent()
+
+    def disturbed(self, cpu: int) -> None:
+        """Something has come while `cpu` was left out that it may have to act upon."""
+        polls = self._cpus.get(cpu)
+        if polls is not None:
+            polls.since = None
+            polls.polls = 0
+            polls.driver = min(polls.driver, RUN_OF_DRIVER - LOOKS)
 
     def patience(self, cpus: Iterable[int]) -> int:
         """How long (ns) a sleep may be for the sake of these CPUs, which idle too."""
@@ -138,12 +167,12 @@ class IdleDetector:
     def _poll(self, polls: _Polls) -> None:
         now = self._now()
         self.looked = True
-        if now - self._last > self.near and not self._host_was_busy():
+        if now - polls.last > self.near and not self._host_was_busy(polls):
             # A busy host interrupts a guest, too: that costs a driver's long run a part of it only.
             polls.driver = max(polls.driver - RUN_OF_DRIVER // 32, 0)
             polls.polls = 0
             polls.since = None
-        self._woke = None
+        polls.woke = None
         polls.polls += 1
         polls.driver = min(polls.driver + 1, RUN_OF_DRIVER)
         looks = polls.polls >= RUN and polls.inputs > 1
@@ -155,7 +184,7 @@ class IdleDetector:
             if asked is not None:
                 time = asked
             self.slept += 1
-            self._woke = self._spent()
+            polls.woke = self._spent()
             began, now = now, self._now()
             if now - began < time - time // 8:
                 polls.since = None  # it was woken: something came that it may have to act upon
@@ -164,8 +193,8 @@ class IdleDetector:
             if long and polls.since is None:
                 polls.since = now
             self.spun(long)
-        self._last = now
+        polls.last = now
 
-    def _host_was_busy(self) -> bool:
+    def _host_was_busy(self, polls: _Polls) -> bool:
         """Since the guest was woken it has hardly had the processor."""
-        return self._woke is not None and self._spent() - self._woke <= NEAR_AFTER_SLEEP
+        return polls.woke is not None and self._spent() - polls.woke <= NEAR_AFTER_SLEEP

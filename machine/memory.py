@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from machine import private_pages
-from machine.callbacks import nothing
+from machine.callbacks import never, nothing
 from machine.errors import BadAddress, MachineError
 
 PAGE = 4096
@@ -67,6 +67,8 @@ class PhysicalMemory:
         self.host_address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.code_pages: set[int] = set()
         self.on_code_write: Callable[[int, int], None] = nothing
+        self.gather: Callable[[], bool] = never
+        """Has all processors come out of guest code, before RAM is read, changed and written back; whether any was in there."""
 
     def offset(self, address: int, size: int) -> int:
         """Where the `size` bytes at physical `address` lie in `view`; BadAddress unless all of them are RAM."""

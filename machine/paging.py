@@ -116,11 +116,15 @@ def walk(
         if level == 9 or (entry & LARGE and level < 36):
             break
         if mark and not entry & ACCESSED:
+            if memory.gather():  # another processor may have changed the tables until now
+                return walk(memory, mode, address, access, user, mask)
             memory.set_u8(slot, entry & 0xFF | ACCESSED)
     executable = not (no_execute & NO_EXECUTE and mode.no_execute)
     if access != READ or user:
         _check(mode, address, access, user, rights, executable)
-    if mark and (not entry & ACCESSED or access == WRITE):
+    if mark and (not entry & ACCESSED or (access == WRITE and not entry & DIRTY)):
+        if memory.gather():
+            return walk(memory, mode, address, access, user, mask)
         entry = _mark(memory, slot, entry, access)
     inside = (0x1000 << level - 9) - 0x1000
     frame = entry & ADDRESS_MASK & ~mask & ~inside | address & inside

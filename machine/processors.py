@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from machine.idle import IdleDetector
     from machine.interrupts.controller import InterruptController
     from machine.memory import PhysicalMemory
+    from machine.parallel import Parallel
 
 _STI, _MOV_SS, _POP_SS, _HLT = 0xFB, 0x8E, 0x17, 0xF4
 
@@ -43,6 +44,7 @@ class Processors:
     msrs: msr.MsrTable
     idle: "IdleDetector"
     debugger: "Debugger | None"
+    parallel: "Parallel"
     encryption_mask: int
 
     def __init__(self, cpus: int) -> None:
@@ -93,7 +95,7 @@ class Processors:
             cpu = cpus[index]
             state = turns.states[index]
             if state != RUNNING:
-                if state != HALTED or not self._wakes(cpu):
+                if state != HALTED or not self.wakes(cpu):
                     continue
                 turns.wake(index)
             if index in turns.start_up:
@@ -122,6 +124,11 @@ class Processors:
                     return other
         turns.begin(stepping)
         return self.engine.cpus[stepping]
+
+    def take_no_turns(self) -> None:
+        """CPUs run side by side from now on: no turn ends."""
+        self._end_of_turn = None
+        self._masked = False
 
     def _count_turn(self, stop: Stop) -> None:
         """A CPU came back that would go on."""
@@ -152,6 +159,9 @@ class Processors:
 
     def _spun(self, long: bool) -> None:
         """The CPU whose turn it is only reads the clock: it waits for its time or for another CPU."""
+        if self.parallel.active:
+            self.parallel.spun(long)
+            return
         turns = self.turns
         turns.looks()
         if turns.lively:
@@ -165,7 +175,7 @@ class Processors:
         """Whether another CPU runs again; the present turn ends then."""
         turns = self.turns
         for index, state in enumerate(turns.states):
-            if state == HALTED and index != turns.current and self._wakes(self.engine.cpus[index]):
+            if state == HALTED and index != turns.current and self.wakes(self.engine.cpus[index]):
                 turns.wake(index)
         if not turns.contended():
             return False
@@ -176,6 +186,7 @@ class Processors:
 
     def start(self, index: int) -> None:
         """Let a CPU that was parked run, from where its registers say. In a trap of another one, or between two runs."""
+        self.parallel.set_up(index)
         self.turns.wake(index)
         self.turns.give_way()
         if self.interrupts is not None:
@@ -190,6 +201,7 @@ class Processors:
 
     def park(self, index: int) -> None:
         """Take a CPU out of the turns, until `start` or INIT and a start-up IPI."""
+        self.parallel.set_up(index)
         self.engine.cpus[index].fault = None
         self.turns.park(index)
         if index == self.turns.current:
@@ -222,13 +234,17 @@ class Processors:
 
     def _interrupted(self, index: int) -> None:
         """A CPU that had nothing to take has an interrupt."""
+        if self.parallel.active:
+            self.parallel.interrupt(index)
+            return
         if index != self.turns.current:
             self.turns.give_way()
         self.engine.kick()
 
-    def _prepare(self, cpu: Cpu) -> bool:
+    def prepare(self, cpu: Cpu) -> bool:
         """Deliver what waits for this CPU before it runs on. False if it does not: it has halted or raised an exception."""
         self._masked = False
+        takes_turns = self._several and self.engine.side_by_side is None
         source = self.interrupts
         if source is not None and source.local_apics[cpu.index].nmi_pending and _in_long_mode(cpu):
             if cpu.nmi_masked:
@@ -245,19 +261,19 @@ class Processors:
             return True
         if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
             self._masked |= waiting
-            if waiting and self._several:
+            if waiting and takes_turns:
                 self._blocks = FIRST_BLOCKS
                 cpu.begin_turn(FIRST_BLOCKS)
             return True
         if known is None and self._in_shadow(cpu) and not self._passes_shadow(cpu, waiting):
-            if waiting and self._several:
+            if waiting and takes_turns:
                 self._masked = True
                 self._blocks = 1
                 cpu.begin_turn(1)
                 return True
-            stop = self.engine.step(cpu)
+            stop = self.parallel.step(cpu) if self.parallel.active else self.engine.step(cpu)
             if stop is not Stop.KICKED:
-                self._stopped(cpu, stop)
+                self.stopped(cpu, stop)
                 return False
             if not cpu.get(reg.RFLAGS) & reg.RFLAGS_IF:
                 return True
@@ -297,7 +313,7 @@ class Processors:
         if fault is not None and not self.fault_filter(cpu, fault):
             exceptions.deliver(self.linear(cpu), cpu, fault)
 
-    def _stopped(self, cpu: Cpu, stop: Stop) -> None:
+    def stopped(self, cpu: Cpu, stop: Stop) -> None:
         """What a CPU does that came back from the engine with HLT or an exception."""
         if stop is Stop.HALTED:
             self._halt(cpu)
@@ -311,7 +327,7 @@ class Processors:
         ticks = cpu.index == 0 and self.halt_limit is not None and cpu.get(reg.RFLAGS) & reg.RFLAGS_IF
         self.turns.halt(cpu.index, self.clock.now() + (self.halt_limit or 0) if ticks else None)
 
-    def _wakes(self, cpu: Cpu) -> bool:
+    def wakes(self, cpu: Cpu) -> bool:
         """Whether a halted CPU has an interrupt to take, or its time has come."""
         index = cpu.index
         until = self.turns.halted_until.get(index)

@@ -74,11 +74,74 @@ class Handlers(Protocol):
         ...
 
 
+class SideBySide(Protocol):
+    """Several CPUs in guest code at once. All of it is for the engine's thread, which meanwhile answers for those that come out.
+
+    A CPU may be looked at and changed while it is not `busy`.
+    """
+
+    inside: set[int]
+    """The CPUs in guest code."""
+
+    def release(self, index: int) -> bool:
+        """Let a CPU run from its RIP. False if the engine has to change first: have all others out, and use `Engine.run`."""
+        ...
+
+    def next(self, seconds: float | None) -> int | None:
+        """Wait for a CPU that has come out and is to be answered; None after so long, or if the engine was kicked."""
+        ...
+
+    def arrived(self) -> int | None:
+        """The same without waiting."""
+        ...
+
+    def answer(self, index: int) -> Stop | None:
+        """Carry out what has brought a CPU out; None if it is to be released again."""
+        ...
+
+    def step(self, index: int) -> Stop:
+        """Run exactly one instruction of a CPU that is not `busy` (KICKED), unless it halts or faults."""
+        ...
+
+    def busy(self, index: int) -> bool:
+        """Whether a CPU is inside, or has come out and waits for `answer`."""
+        ...
+
+    def knock(self, index: int) -> None:
+        """Have one CPU come out soon with KICKED."""
+        ...
+
+    def gather(self) -> bool:
+        """Have all CPUs come out, and wait until they are; whether any was inside. EngineError."""
+        ...
+
+    def drop(self, index: int) -> None:
+        """Have one CPU come out, and forget what brought it out: it is to be set up anew."""
+        ...
+
+    def abandon(self) -> None:
+        """Have all CPUs come out, and forget why they did."""
+        ...
+
+    def changed(self, index: int) -> None:
+        """A CPU was set up anew."""
+        ...
+
+    def spent(self, index: int) -> int:
+        """Nanoseconds of processor time that a CPU has had beside others."""
+        ...
+
+
 class Engine(Protocol):
     """Runs guest code on one or more CPUs over one RAM."""
 
     name: str
     cpus: list[Cpu]
+
+    @property
+    def side_by_side(self) -> SideBySide | None:
+        """Where several CPUs may be in guest code at once: what runs them so, instead of `run`. Else they take turns."""
+        ...
 
     def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int) -> None: ...
 

@@ -2,13 +2,14 @@
 
 from machine.cpu import Cpu, Stop
 from machine.engine import kvm_abi as abi
-from machine.engine.base import Handlers
+from machine.engine.base import Handlers, SideBySide
 from machine.engine.kvm_code import CodePages
 from machine.engine.kvm_cpu import KvmCpu
 from machine.engine.kvm_monitor import MAXIMUM_CPUS, Monitor
 from machine.engine.kvm_posted import Posting
 from machine.engine.kvm_shadow import Pool, Shadow
 from machine.engine.kvm_signal import forget_knocks, knock_at_all
+from machine.engine.kvm_threads import Threads
 from machine.errors import EngineError
 from machine.memory import HIGH_START, PhysicalMemory
 
@@ -31,6 +32,7 @@ class KvmEngine:
         self.memory = memory
         self.handlers = handlers
         self.may_leave = False
+        self.several = cpus > 1
         self.windows: list[range] = []
         self.vm = vm = abi.Vm()
         self.instances: list[KvmCpu] = []
@@ -43,6 +45,9 @@ class KvmEngine:
         except OSError as error:
             vm.close()
             raise EngineError(f"{abi.DEVICE}: {error.strerror or error}") from None
+        self.threads = Threads(self.instances)
+        self.side_by_side: SideBySide | None = self.threads
+        self.gather = self.threads.gather
         self.pool = Pool(self.monitor)
         self.code = CodePages(memory, self.monitor, self.pool)
         try:
@@ -76,7 +81,9 @@ class KvmEngine:
 
     def kick(self) -> None:
         """Make a running `run`, or else the next one, return; from any thread."""
-        knock_at_all(self.instances)
+        inside = self.threads.inside  # they go on: what they do not notice is not theirs
+        knock_at_all(cpu for cpu in self.instances if cpu.index not in inside)
+        self.threads.wake()
 
     def take_kick(self) -> bool:
         """Whether somebody has kicked since the last run ended; forgotten then."""
@@ -84,6 +91,7 @@ class KvmEngine:
 
     def invalidate(self, address: int, size: int) -> None:
         """Host code stored where code was executed: look through those pages again."""
+        self.gather()
         for frame in range(address >> 12, (address + size + 0xFFF) >> 12):
             if frame in self.memory.code_pages:
                 self.code.changed(frame)
@@ -91,7 +99,8 @@ class KvmEngine:
         self.flush_translations()
 
     def flush_translations(self) -> None:
-        """Drop every translation before guest code runs again."""
+        """Drop every translation, before guest code runs again, or goes on."""
+        self.gather()
         for cpu in self.instances:
             cpu.shadow.stale = True
 
@@ -106,6 +115,7 @@ class KvmEngine:
 
     def close(self) -> None:
         """Free it all."""
+        self.threads.close()
         if self.posting is not None:
             self.posting.close()
         for cpu in self.instances:

@@ -1,6 +1,7 @@
 """One processor on KVM: the guest in ring 3 under our monitor, and what becomes of each exception that brings it out."""
 
 import threading
+from time import process_time, thread_time
 from typing import TYPE_CHECKING
 
 from machine import registers as reg
@@ -21,6 +22,7 @@ from machine.paging import FETCH, READ, WRITE, NonCanonical, PageFault, Translat
 if TYPE_CHECKING:
     from machine.engine.kvm import KvmEngine
     from machine.engine.kvm_posted import Posting
+    from machine.engine.kvm_threads import Runner
 
 _DEBUG, _BREAKPOINT, _OVERFLOW, _INVALID, _PROTECTION, _PAGE_FAULT, _ALIGNMENT = 1, 3, 4, 6, 13, 14, 17
 _SEGMENT_FAULTS = frozenset((10, 11, 12, _PROTECTION))
@@ -38,6 +40,11 @@ _CPL_AT = abi.SREGS_AT + abi.CS_AT + 16
 _IO_PORT, _IO_SIZE = abi.EXIT_UNION + 2, abi.EXIT_UNION + 1
 _SAME_FAULTS = 8
 """So often the same access may fault although our tables allow it, before we give in: KVM itself refuses it."""
+_DECODED = _SEGMENT_FAULTS | {_INVALID}
+"""Exits whose reason is read from the code."""
+_MOST_AGAIN = 8
+_LONG_ALONE = 256
+"""Times in the guest after which a processor that is alone is run by the engine's thread: that saves two switches of threads."""
 _LONGEST = 15
 _MOST_REWRITTEN = 2000
 
@@ -56,9 +63,16 @@ class KvmCpu(KvmRegisters):
         self._engine = engine
         self._memory = engine.memory
         self._handlers = engine.handlers
+        self.runner: Runner | None = None
+        """Its thread, from when it first ran beside others on."""
+        self.beside = False
+        """Whether others are in the guest as well, as far as anybody knows."""
+        self.alone = 0
+        """How often it was in the guest since others last were beside it."""
         engine.monitor.prepare(self.vcpu)
         self.shadow = Shadow(
-            engine.monitor, engine.pool, engine.memory, self._place_code, engine.code.changed, engine.shadows
+            *(engine.monitor, engine.pool, engine.memory, self._place_code, engine.code.changed),
+            *(engine.shadows, engine.gather),
         )
         fresh = self.vcpu.get_sregs()
         sregs = engine.monitor.sregs(index, self.shadow.root, fresh)
@@ -69,8 +83,11 @@ class KvmCpu(KvmRegisters):
         self._last_fault: tuple[int, int, int] = (0, 0, 0)
         self._same_faults = 0
         self._rate_since = 0.0
+        self._spent = process_time if engine.several else thread_time
         self._error_code = 0
         self._opened: int | None = None
+        self._own_flag = 0
+        self._again = 0
         self._rewritten = 0
 
     # -- guest memory
@@ -148,38 +165,76 @@ class KvmCpu(KvmRegisters):
     # -- running
 
     def start(self, stepping: bool = False) -> Stop:
-        """Run from RIP, for one instruction if `stepping`."""
+        """Run from RIP, for one instruction if `stepping`. Nobody answers other processors meanwhile."""
         self.fault = None
-        self.knock.thread = threading.get_native_id()
-        page, real = self.page, self.real
+        self.beside = bool(self._engine.threads.inside)
+        page = self.page
+        if self.runner is None:
+            self.knock.thread = threading.get_native_id()
         while True:
             if page[abi.IMMEDIATE_EXIT]:
                 self.knock.clear()
                 return Stop.KICKED
-            self._enter_guest()
-            own = real[abi.RFLAGS] & _TF
-            if stepping or self._opened is not None:
-                real[abi.RFLAGS] |= _TF
-            try:
-                knocked = self._run()
-            finally:
-                if self.posting is not None:
-                    self.posting.leave(self)
-            if stepping or self._opened is not None:
-                real[abi.RFLAGS] = real[abi.RFLAGS] & ~_TF | own
-            if knocked is None:
-                self._close()
-            else:
-                stop = self._exit(knocked, stepping)
-                if stop is not None:
-                    return stop
-                if not self.exits % LOOK_AT_RATE and self._engine.may_leave:
-                    self._rate_since = look_at_rate(self._rate_since)
+            if self.runner is not None:
+                self._count_alone(self.runner)
+            stop = self._once(stepping)
+            if stop is not None:
+                return stop
+            if not self.exits % LOOK_AT_RATE and self._engine.may_leave:
+                self._rate_since = look_at_rate(self._rate_since, self._spent())
 
-    def _enter_guest(self) -> None:
+    def _count_alone(self, runner: "Runner") -> None:
+        """Nobody has run beside it for long: go without its thread."""
+        self.alone += 1
+        if self.alone > _LONG_ALONE:
+            runner.end()
+            self.runner = None
+            self.knock.thread = threading.get_native_id()
+
+    def answer(self, left: int | None) -> Stop | None:
+        """Carry out what has brought it out of the guest, where it ran beside others; None to let it in again."""
+        self.to_own_code()
+        stop = self._leave_guest(left, False)
+        while stop is None and self._opened is not None:
+            stop = self._once(False)
+        if stop is None and not self.exits % LOOK_AT_RATE and self._engine.may_leave:
+            self._rate_since = look_at_rate(self._rate_since, self._spent())
+        if stop is None and self.page[abi.IMMEDIATE_EXIT]:
+            self.knock.clear()
+            return Stop.KICKED
+        return stop
+
+    def _once(self, stepping: bool) -> Stop | None:
+        """Into the guest and out again."""
+        self.enter(stepping)
+        try:
+            left = self.run_guest() if self.runner is None else self._engine.threads.run(self.runner)
+        finally:
+            self.to_own_code()
+        return self._leave_guest(left, stepping)
+
+    def to_own_code(self) -> None:
+        """It has come out: have its RIP in code of the guest's own, and write what it has posted."""
+        if self.posting is not None:
+            self.posting.leave(self)
+
+    def _leave_guest(self, left: int | None, stepping: bool) -> Stop | None:
+        """What `run_guest` gave, for one instruction if `stepping`; None to go on."""
+        if stepping or self._opened is not None:
+            self.real[abi.RFLAGS] = self.real[abi.RFLAGS] & ~_TF | self._own_flag
+        if left is not None:
+            return self._exit(left, stepping)
+        self._close()
+        return None
+
+    def enter(self, stepping: bool) -> None:
         """Have the next KVM_RUN begin in ring 3 with the registers as they stand in the shared page."""
         if self.posting is not None:
             self.posting.enter(self)
+        real = self.real
+        if stepping or self._opened is not None:
+            self._own_flag = real[abi.RFLAGS] & _TF
+            real[abi.RFLAGS] |= _TF
         if self.stale or not self.shadow.ready():
             self.stale = False
             if self.posting is not None:
@@ -194,10 +249,10 @@ class KvmCpu(KvmRegisters):
         page[_SS] = USER_DATA_SEGMENT
         page[abi.DIRTY_REGS : abi.DIRTY_REGS + 8] = _BOTH
 
-    def _run(self) -> int | None:
+    def run_guest(self) -> int | None:
         """KVM_RUN until ring 3 is left for a reason: the exception's vector, 256 for SYSCALL; None if somebody knocked.
 
-        Then the state is between two instructions of the guest.
+        Then the state is between two instructions of the guest. On whatever thread runs this processor.
         """
         page, vcpu = self.page, self.vcpu
         held = False
@@ -239,6 +294,11 @@ class KvmCpu(KvmRegisters):
             return None
         if self._opened is not None and vector not in (_DEBUG, _PAGE_FAULT):
             self._close()
+        if self.shadow.stale and vector in _DECODED and self._again < _MOST_AGAIN:
+            # Others have changed code since: what stands there now may not be what came out. Then it does not, the next time.
+            self._again += 1
+            return None
+        self._again = 0
         try:
             if vector in _SEGMENT_FAULTS:
                 stop = self._traps.protection(vector, self._error_code)
@@ -291,6 +351,8 @@ class KvmCpu(KvmRegisters):
         code = self._error_code
         access = FETCH if code & _FAULT_FETCH else WRITE if code & _FAULT_WRITE else READ
         self._access.emulated = False
+        if not self.shadow.ready():  # others have taken rights away since, or all of the pool
+            self.shadow.flush()
         if address >= LINEAR:
             returning = self.real[abi.RCX]
             if address == SYSCALL_TARGET and access == FETCH and self.linear_read(returning - 2, 2) == _SYSCALL:
@@ -310,6 +372,7 @@ class KvmCpu(KvmRegisters):
             self._count_rewritten()
             rip = self.real[abi.RIP]
             if (rip ^ address) < 4096 or (rip + _LONGEST ^ address) < 4096:
+                self._engine.gather()
                 self.shadow.open(address, found.physical >> 12)
                 self._opened = found.physical
                 return None

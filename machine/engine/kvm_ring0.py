@@ -19,7 +19,7 @@ from machine.exceptions import TripleFault
 from machine.memory import HIGH_START, PhysicalMemory
 
 if TYPE_CHECKING:
-    from machine.engine.base import Handlers
+    from machine.engine.base import Handlers, SideBySide
 
 _LOW, _HIGH = range(2)
 _KEPT_MSRS = [(0x174, 3), (0xC000_0080, 5), (0xC000_0100, 3)]
@@ -209,6 +209,7 @@ class KvmRing0Engine:
     """One virtual machine of KVM over `memory`, its guest in ring 0. EngineError where KVM lacks what that needs."""
 
     name = "kvm-ring0"
+    side_by_side: "SideBySide | None" = None
 
     def __init__(
         self, memory: PhysicalMemory, handlers: "Handlers", cpus: int = 1, tsc_frequency: int | None = None

@@ -10,7 +10,7 @@ pool that KVM has not seen yet, and only when none are left KVM forgets them all
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from machine.engine.kvm_monitor import LINEAR, PAGE, POOL_PAGES, Monitor
 from machine.memory import PhysicalMemory
@@ -62,10 +62,12 @@ class Shadow:
         code_page: Callable[[int, int], int],
         changes: Callable[[int], None],
         others: "Callable[[], list[Shadow]]",
+        gather: Callable[[], object],
     ) -> None:
         """`code_page(linear, physical)` is where a page of RAM is to be executed from: itself, or a copy.
 
         `changes(frame)` is called before the guest may write to a frame, `others()` are the tables of the other processors.
+        `gather()` has those come out of the guest: what they may do is about to change.
         """
         self._monitor = monitor
         self._pool = pool
@@ -73,6 +75,7 @@ class Shadow:
         self._code_page = code_page
         self._changes = changes
         self._others = others
+        self._gather = gather
         self._words = monitor.words
         self.code_at: dict[int, int] = {}
         self.own: dict[int, int] = {}
@@ -82,6 +85,7 @@ class Shadow:
     def flush(self) -> None:
         """Begin new tables, with the monitor in them and nothing else."""
         if not self._pool.spare():
+            self._gather()
             self._pool.reset()
         self.stale = False
         self._generation = self._pool.generation
@@ -186,8 +190,13 @@ class Shadow:
         """A frame that has held code may be written to from now on."""
         self._memory.code_pages.discard(frame)
         self._changes(frame)
-        for other in self._others():
-            if other is not self and frame in other._executable:
+        self._take_from(other for other in self._others() if frame in other._executable)
+
+    def _take_from(self, others: "Iterable[Shadow]") -> None:
+        """Others have rights no more that this one is about to get: they are out of the guest, and get new tables."""
+        for other in others:
+            if other is not self:
+                self._gather()
                 other.stale = True
 
     def _enter_written(self, linear: int, frame: int, slot: int) -> None:
@@ -212,9 +221,7 @@ class Shadow:
             self._executable[frame] = linear
             flushed = True
         self._memory.code_pages.add(frame)
-        for other in self._others():
-            if other is not self and (frame in other._writable or frame >> 9 in other._whole):
-                other.stale = True
+        self._take_from(other for other in self._others() if frame in other._writable or frame >> 9 in other._whole)
         return flushed
 
     def _map_whole(self, linear: int, found: Translation, table: int, new: bool) -> bool:

@@ -20,9 +20,12 @@ LOOK_AT_RATE = 512
 _FEW_PER_SECOND = 4000
 
 
-def look_at_rate(since: float) -> float:
-    """This thread's processor time in seconds, for the next look. ManyExits if the last LOOK_AT_RATE exits took hardly any."""
-    now = thread_time()
+def look_at_rate(since: float, now: float | None = None) -> float:
+    """This thread's processor time in seconds, or `now` of other threads', for the next look.
+
+    ManyExits if the last LOOK_AT_RATE exits took hardly any.
+    """
+    now = thread_time() if now is None else now
     if now - since < LOOK_AT_RATE / _FEW_PER_SECOND:
         raise ManyExits
     return now

@@ -13,9 +13,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from machine import registers as reg
+from machine.callbacks import never
 from machine.cpu import Cpu, Fault, Stop, Watch
 from machine.cpu_state import SEGMENTS
-from machine.engine.base import Handlers
+from machine.engine.base import Handlers, SideBySide
 from machine.engine.kvm_limits import why_not
 from machine.engine.leaving import CannotCarry, ManyExits
 from machine.engine.load_watch import LoadWatch
@@ -157,6 +158,7 @@ class MovingEngine:
         self._retry = _RETRY[0]
         self._waits_since: float | None = None
         self._said: set[str] = set()
+        self._leaving: CannotCarry | ManyExits | str | None = None
         self._watch = LoadWatch(self._asked, busy_only=not self._eager)
 
     # -- Engine
@@ -169,8 +171,23 @@ class MovingEngine:
         """Run one instruction."""
         return self._run(cpu, stepping=True)
 
+    @property
+    def side_by_side(self) -> SideBySide | None:
+        """Guest code runs on several processors at once where the engine of the moment can, until it is to be left."""
+        return self._active.side_by_side if self._leaving is None else None
+
+    def _leave(self, leaving: CannotCarry | ManyExits | str) -> None:
+        """From a processor beside others: all have to come out before the guest can go on in Unicorn, with the next `run`."""
+        if self._leaving is None:
+            self._leaving = leaving
+
     def _run(self, cpu: Cpu, stepping: bool) -> Stop:
         index = cpu.index
+        leaving, self._leaving = self._leaving, None
+        if isinstance(leaving, str):
+            self._leave_kvm(leaving)
+        elif leaving is not None:
+            self._give_up(leaving)
         while True:
             active = self._active
             if active is self._unicorn:
@@ -186,16 +203,21 @@ class MovingEngine:
             inner = active.cpus[index]
             try:
                 return active.step(inner) if stepping else active.run(inner)
-            except CannotCarry as leaving:
-                if self._rise(leaving.reason):
-                    continue
-                self._failures += 1
-                self._not_before = monotonic() + _LONGEST_PAUSE
-                self._back(leaving.reason)
-            except ManyExits:
-                self._not_before = monotonic() + self._pause
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-                self._back(None)
+            except (CannotCarry, ManyExits) as reason:
+                self._give_up(reason)
+
+    def _give_up(self, leaving: CannotCarry | ManyExits) -> None:
+        """Go on elsewhere for this reason."""
+        if isinstance(leaving, CannotCarry):
+            if self._rise(leaving.reason):
+                return
+            self._failures += 1
+            self._not_before = monotonic() + _LONGEST_PAUSE
+            self._back(leaving.reason)
+        else:
+            self._not_before = monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._back(None)
 
     def kick(self) -> None:
         """Make a running `run`, or else the next one, return; from any thread."""
@@ -283,6 +305,8 @@ class MovingEngine:
         # Translated code is not told of what the guest writes meanwhile.
         self._memory.code_pages.clear()
         self._memory.on_code_write = kvm.invalidate
+        side = kvm.side_by_side
+        self._memory.gather = side.gather if side is not None else never
         kvm.forget_code()
         kvm.flush_translations()
         self._hand_over(kvm)
@@ -328,7 +352,13 @@ class MovingEngine:
 
         engine = KvmEngine(self._memory, self._handlers, len(self._movable))
         self._prepare(engine)
+        engine.threads.leave = self._leave
+        engine.threads.refuses = self._refuses
         return engine
+
+    def _refuses(self, index: int) -> str | None:
+        """Why a processor cannot go on on KVM."""
+        return self._why_not(self._movable[index].freeze())
 
     def _make_ring_0(self) -> "KvmRing0Engine":
         from machine.engine.kvm_ring0 import KvmRing0Engine
@@ -369,6 +399,7 @@ class MovingEngine:
             self._failures = _GIVE_UP
             self._report(f"engine: the guest goes on in Unicorn because {reason}")
         self._memory.code_pages.clear()
+        self._memory.gather = never
         self._retire(self._unicorn)
         self._unicorn = UnicornEngine(self._memory, self._handlers, len(self._movable))
         for base, size in self._windows:
@@ -386,6 +417,9 @@ class MovingEngine:
             target.fault = movable.fault
             movable.settle(target)
         before, self._active = self._active, engine
+        for target in targets:
+            if engine.side_by_side is not None:
+                engine.side_by_side.changed(target.index)
         self._go = False  # it may have been asked for once more meanwhile
         self.name = engine.name
         if before.take_kick():

@@ -2,7 +2,7 @@
 
 from machine.cpu import Cpu, Stop
 from machine.engine import unicorn_abi as abi
-from machine.engine.base import Handlers
+from machine.engine.base import Handlers, SideBySide
 from machine.engine.unicorn_cpu import UnicornCpu
 from machine.memory import PhysicalMemory
 
@@ -11,6 +11,7 @@ class UnicornEngine:
     """Unicorn over `memory`: `cpus` instances that see the same RAM."""
 
     name = "unicorn"
+    side_by_side: SideBySide | None = None
 
     def __init__(self, memory: PhysicalMemory, handlers: Handlers, cpus: int = 1) -> None:
         self.library = abi.Library()

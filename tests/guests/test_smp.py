@@ -9,6 +9,7 @@ import pytest
 from linux_guest import PATIENCE, PROMPT, ask, find_linux
 
 from cvmboot import VirtualMachine
+from tests.engines import ENGINES, needs_kvm
 
 Boot = Callable[..., VirtualMachine]
 BOARDS = ("microvm", "firecracker", "cloud_hypervisor", "gcp")
@@ -38,9 +39,12 @@ def _reaches_every_cpu(vm: VirtualMachine) -> None:
     raise AssertionError(f"only CPUs {sorted(seen)} of {CPUS} ran goroutines")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("snp", [False, True])
-def test_goroutines_spread_over_all_cpus_that_uefi_starts(boot: Boot, program: Callable[..., Path], snp: bool) -> None:
-    vm = boot(program("tamago-sev-example.efi"), cpus=CPUS, snp=snp, timeout=60)
+def test_goroutines_spread_over_all_cpus_that_uefi_starts(
+    boot: Boot, program: Callable[..., Path], snp: bool, engine: str
+) -> None:
+    vm = boot(program("tamago-sev-example.efi"), cpus=CPUS, snp=snp, engine=engine, timeout=60)
     vm.expect("> ")
     _reaches_every_cpu(vm)
     vm.sendline("halt")
@@ -64,6 +68,14 @@ def test_goroutines_spread_over_all_cpus_that_tamago_starts_itself(
 ) -> None:
     """INIT, start-up IPIs, and a trampoline from real mode to long mode."""
     vm = boot(program(f"tamago-example-{board}.elf"), cpus=CPUS, timeout=60)
+    vm.expect("> ")
+    _reaches_every_cpu(vm)
+
+
+@needs_kvm
+def test_the_same_on_kvm_which_has_no_real_mode(boot: Boot, program: Callable[..., Path]) -> None:
+    """The trampoline runs in Unicorn; then all go to KVM, where an other CPU's FS base is set by a system call of TamaGo's."""
+    vm = boot(program("tamago-example-microvm.elf"), board="microvm", cpus=CPUS, engine="kvm", timeout=60)
     vm.expect("> ")
     _reaches_every_cpu(vm)
 
