@@ -17,12 +17,20 @@ if TYPE_CHECKING:
 
 _BRIEF = 100_000
 """Nanoseconds of a nap of a CPU that has read the clock over and over, but not for long."""
+_LOOKS = 8
+"""Reads of the clock between two such naps: Go's scheduler makes several before it has asked all processors for work."""
 _BESIDE_OTHERS = 2_000_000
 """The longest nap while another CPU has something to do: what that makes for this one is seen in RAM alone."""
 _IN_A_SERVICE = 5_000_000
 """The longest nap in a service, which ends at once by what the machine sees of other CPUs."""
 _COMPUTES = SHORT
 """From so long in guest code on, a CPU that was idle before is not any more."""
+
+
+_COMING_UP = 50_000_000, 150_000_000
+"""Nanoseconds for which a CPU that has never looked for work has guest code to itself when it wakes: each time, in all.
+
+It begins with a page fault for each page; what it was woken for would be over before it is there (`machine.turns.NEW_BLOCKS`)."""
 
 
 class Parallel:
@@ -33,6 +41,10 @@ class Parallel:
         self._side: SideBySide | None = None
         self._naps: dict[int, int] = {}
         self._released: dict[int, int] = {}
+        self._looks = 0
+        self._coming: int | None = None
+        self._coming_until = 0
+        self._spent_coming: dict[int, int] = {}
 
     @property
     def active(self) -> bool:
@@ -68,14 +80,18 @@ class Parallel:
             if state == HALTED and computer.wakes(computer.engine.cpus[index]):
                 turns.wake(index)
                 self._naps.pop(index, None)
+                self.comes_up(index)
         return turns.states.count(RUNNING)
 
     def _let_in(self, side: "SideBySide") -> int | None:
         """Release every CPU that can run. When (ns of the clock) to look again at the latest; None for at once."""
         computer, turns, now = self._computer, self._computer.turns, self._computer.clock.now()
         ends = [end for end in (computer.clock.next_deadline(), turns.next_end_of_halt()) if end is not None]
+        coming = self._still_coming(now)
+        if coming is not None:
+            ends.append(self._coming_until)
         for index, state in enumerate(turns.states):
-            if state != RUNNING or side.busy(index):
+            if state != RUNNING or side.busy(index) or coming not in (None, index):
                 continue
             nap = self._naps.get(index)
             if nap is not None and nap > now:
@@ -125,7 +141,7 @@ class Parallel:
             cpu.fault = None  # parked meanwhile
         elif stop is not None:
             computer.stopped(cpu, stop)
-        elif again and index not in self._naps and not computer.called:
+        elif again and index not in self._naps and not computer.called and self._coming in (None, index):
             self._release(side, index)
 
     def step(self, cpu: "Cpu") -> "Stop":
@@ -152,11 +168,37 @@ class Parallel:
     def _leave(self) -> None:
         if self._side is not None:
             self._side = None
+            self._coming = None
             self._naps.clear()
             self._computer.turns.give_way()
             self._computer.idle.alone(self._computer.turns.current)
 
     # -- what happens to CPUs
+
+    def comes_up(self, index: int) -> None:
+        """A CPU begins to run, or goes on: if it has never got so far as to look for work, it goes first."""
+        left = _COMING_UP[1] - self._spent_coming.get(index, 0)
+        side = self._computer.engine.side_by_side
+        if side is None or not self._computer.turns.new_turns[index] or left <= 0:
+            return
+        now = self._computer.clock.now()
+        self._still_coming(now)
+        length = min(left, _COMING_UP[0])
+        self._coming, self._coming_until = index, now + length
+        for other in side.inside:
+            if other != index:
+                side.knock(other)
+
+    def _still_coming(self, now: int) -> int | None:
+        """The CPU that goes first, if one does."""
+        index, turns = self._coming, self._computer.turns
+        if index is not None and (
+            now >= self._coming_until or turns.states[index] != RUNNING or not turns.new_turns[index]
+        ):
+            unused = max(self._coming_until - now, 0)
+            self._spent_coming[index] = self._spent_coming.get(index, 0) + _COMING_UP[0] - unused
+            self._coming = None
+        return self._coming
 
     def interrupt(self, index: int) -> None:
         """A CPU has an interrupt to take."""
@@ -184,6 +226,7 @@ class Parallel:
     def doze(self, nanoseconds: int) -> int:
         """It has nothing to do but look for something to do, for so long at most."""
         computer, turns = self._computer, self._computer.turns
+        turns.looks()
         turns.drowsy.add(turns.current)
         now = computer.clock.now()
         if self._others_compute(now):
@@ -196,9 +239,12 @@ class Parallel:
     def spun(self, long: bool) -> None:
         """It has read the clock over and over; `long`: for long."""
         computer, current = self._computer, self._computer.turns.current
+        computer.turns.looks()
         if long:
             self.doze(computer.idle.patience((current,)))
-        else:
+            return
+        self._looks += 1
+        if self._looks % _LOOKS == 0:
             self._naps[current] = computer.clock.now() + _BRIEF
 
     def rest_until(self, deadline: int | None) -> None:

@@ -188,6 +188,7 @@ class Processors:
         """Let a CPU that was parked run, from where its registers say. In a trap of another one, or between two runs."""
         self.parallel.set_up(index)
         self.turns.wake(index)
+        self.parallel.comes_up(index)
         self.turns.give_way()
         if self.interrupts is not None:
             self.interrupts.local_apics[index].nmi_pending = False
