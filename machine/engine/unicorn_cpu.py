@@ -105,7 +105,7 @@ class UnicornCpu(UnicornRegisters):
     def hook(self, kind: int, callback: Any, begin: int = 1, end: int = 0, *extra: Any) -> ctypes.c_size_t:
         """Have Unicorn call `callback` for addresses from `begin` to `end`, or for all; gives the hook's handle."""
         self._keep.append(callback)
-        if kind == abi.HOOK_CODE:
+        if kind == abi.HOOK_CODE and not isinstance(callback, ctypes.c_void_p):
             callback = self.stop.around(callback)
         number = ctypes.c_size_t()
         code = self._lib.hook_add(

@@ -27,7 +27,7 @@ from machine.engine import unicorn_insides as insides
 
 MOST_BLOCKS = (1 << 31) - 1
 _FLAG, _STOPPED, _LEFT = 0x80, 0x81, 0x84
-_AT_BLOCKS, _BETWEEN, _AROUND = 0x00, 0x40, 0x100
+_AT_BLOCKS, _BETWEEN, _NOTHING, _AROUND = 0x00, 0x40, 0xF0, 0x100
 """Where in our page the pieces of code are."""
 
 
@@ -92,6 +92,7 @@ class StopFlag:
         stop = ctypes.cast(library.emu_stop, ctypes.c_void_p).value or 0
         for at, code in ((_AT_BLOCKS, _at_blocks(stop, counting)), (_BETWEEN, _between(stop))):
             self._page[at : at + len(code)] = code
+        self._page[_NOTHING] = 0xC3  # ret
         self._page.seek(_AROUND)
         if self._insides is not None:
             self._exit_cpu = abi.EXIT_CPU(self._insides.exit_cpu)
@@ -168,6 +169,10 @@ class StopFlag:
             finally:
                 with self._lock:
                     self._leave_out_questions(wanted=not self._at_accesses)
+
+    def nothing(self) -> ctypes.c_void_p | None:
+        """A hook that does nothing, without a call into Python; None where this machine is no x64."""
+        return ctypes.c_void_p(self._address(_NOTHING)) if self._native else None
 
     def around(self, hook: Any) -> Any:
         """`hook`, a CODE_CALLBACK, so that the block ends before the hook's instruction if it answers True."""

@@ -1,4 +1,8 @@
-"""Instructions that Unicorn executes without asking anybody: found in pages of code, hooked, and carried out by the machine."""
+"""Instructions that Unicorn executes without asking anybody: found in pages of code, hooked, and carried out by the machine.
+
+CMPXCHG8B and CMPXCHG16B are hooked for the sake of the hook: Unicorn changes ZF among flags that it has not yet worked out,
+and leaves what instructions before them have computed with in RFLAGS, TF and all. In front of a hook it does work them out.
+"""
 
 import re
 from typing import TYPE_CHECKING
@@ -17,7 +21,10 @@ if TYPE_CHECKING:
 _TRAPPED = re.compile(rb"\x0f(?:[\x30-\x32]|\x01\xf9|\xc7[\xf0-\xff])")
 _TRAPPED_OR_PAUSE = re.compile(_TRAPPED.pattern + rb"|\xf3\x90")
 _PAUSE = b"\xf3\x90"
+_EXCHANGE = re.compile(rb"\x0f\xc7[\x08-\x0f\x48-\x4f\x88-\x8f]")
+_PREFIXES = frozenset((0x64, 0x65, 0x66, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)))
 _LONGEST = 5
+_MOST_PREFIXES = 3
 
 
 class TrappedInstructions:
@@ -32,6 +39,7 @@ class TrappedInstructions:
         self._callback = abi.CODE_CALLBACK(self._trapped)
         self._looked_through: dict[int, int] = {}
         self._codes: dict[int, bytes] = {}  # of instructions that trapped, until any page of code is filled again
+        self._settled: set[int] = set()
         self.hooked: set[int] = set()
         self.fetched: dict[int, int] = {}
 
@@ -74,6 +82,18 @@ class TrappedInstructions:
                 if address not in self.hooked:
                     self.hooked.add(address)
                     cpu.hook(abi.HOOK_CODE, self._callback, address, address)
+        for match in _EXCHANGE.finditer(text):
+            at = match.start()
+            self._settle_flags_before(first + at)
+            while at and text[at - 1] in _PREFIXES and match.start() - at < _MOST_PREFIXES:
+                at -= 1
+                self._settle_flags_before(first + at)
+
+    def _settle_flags_before(self, address: int) -> None:
+        if address not in self._settled and address not in self.hooked:
+            self._settled.add(address)
+            nothing = self._cpu.stop.nothing() or abi.CODE_CALLBACK(lambda *_: False)
+            self._cpu.hook(abi.HOOK_CODE, nothing, address, address)
 
     def _crosses(self, before: bytes, end: bytes) -> bool:
         """Whether such an instruction may begin in a page's last bytes, or in those of the page before."""

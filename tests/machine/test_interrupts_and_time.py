@@ -52,6 +52,18 @@ def test_exceptions_that_have_been_handled_do_not_add_up_to_a_double_fault(bare:
     assert (bare.cpu.get(reg.R8), bare.cpu.get(reg.R9)) == (6, 3)
 
 
+@pytest.mark.parametrize("exchange", ["480fc70f", "f0480fc70f", "0fc70f", "f00fc74f08", "f0410fc78800000000"])
+def test_a_compare_and_exchange_of_two_words_leaves_flags_that_are_flags(bare: Bare, exchange: str) -> None:
+    """Unicorn would leave RBX in RFLAGS, with bit 8, which traps each instruction."""
+    bare.cpu.set(reg.RDI, 0x500_0000)
+    bare.cpu.set(reg.R8, 0x500_0000)
+    bare.cpu.set(reg.RAX, 5)
+    bare.cpu.set(reg.RBX, 0xFFFF_89FF_4104_8960)
+    # add rax, rbx; the exchange, which finds something else; pushfq; pop r8
+    assert bare.run("4801d8" + exchange + "9c 4158" + DONE) == "done"
+    assert bare.cpu.get(reg.R8) == 0x86, "SF and PF from the addition, no ZF"
+
+
 def test_a_page_faults_error_code_and_address_are_pushed(bare: Bare) -> None:
     # handler: pop r8; mov rcx,cr2; then the end
     bare.computer.memory.write(HANDLER, bytes.fromhex("4158 0f20d1" + DONE))
