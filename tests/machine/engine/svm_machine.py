@@ -3,7 +3,6 @@
 Its root is this machine's, read-only by 9p, so that it runs this Python and these files. It runs one shell script and goes.
 """
 
-import re
 import shutil
 import subprocess
 from contextlib import suppress
@@ -47,7 +46,7 @@ def run_on_svm(linux: Linux, share: Path, script: str, seconds: float) -> tuple[
         pytest.skip(f"{QEMU} has no 9p")
     share.mkdir(exist_ok=True)
     (share / "script").write_text(script)
-    names = _in_order(linux)
+    names = linux.loadable(*_MODULES)
     # The TSC of a translated SVM cannot be scaled: KVM is to put up with that.
     load = "\n".join(f"insmod /modules/{name}.ko {'tsc_tolerance_ppm=900000' * (name == 'kvm')}" for name in names)
     initrd = share / "initrd.gz"
@@ -73,24 +72,3 @@ def run_on_svm(linux: Linux, share: Path, script: str, seconds: float) -> tuple[
         )
         raise AssertionError(f"not at its end after {seconds} s:\n{logs}\n{text[-4000:]}")
     return int(status.read_text()), text
-
-
-def _in_order(linux: Linux) -> list[str]:
-    """The modules by their files' names, each behind those that it needs (MODULE_INFO "depends" in the file)."""
-    order: list[str] = []
-
-    def need(name: str) -> None:
-        file = name if _has(linux, name) else name.replace("_", "-")
-        found = re.search(rb"\0depends=([^\0]*)\0", linux.module(file).read_bytes())
-        for other in found[1].decode().split(",") if found and found[1] else ():
-            need(other)
-        if file not in order:
-            order.append(file)
-
-    for name in _MODULES:
-        need(name)
-    return order
-
-
-def _has(linux: Linux, name: str) -> bool:
-    return linux.modules is not None and any(linux.modules.rglob(f"{name}.ko"))
