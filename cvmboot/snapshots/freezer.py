@@ -88,7 +88,8 @@ class Freezer:
         if visit is None or visit.busy is not None:
             if self._machine.error is not None:
                 raise self._machine.error
-            if not self._machine.join(0):
+            # Its thread may have said that it ends, and not have ended yet.
+            if not self._machine.join(PATIENCE if ended and visit is None else 0):
                 self._freeze(ended, limit, pause)
             else:
                 until = f"it printed {self._awaited[0].decode()!r}" if self._awaited else "it was to be frozen"

@@ -1,8 +1,10 @@
 """Snapshots through the Python API and the command line, with tiny guests: clones go on alone, files keep and refuse."""
 
+import io
 import json
 import os
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,9 @@ import guest_code
 import pytest
 
 from cvmboot import CvmbootError, UsageError, VirtualMachine
+from cvmboot.cli import main
 from cvmboot.snapshots.errors import SnapshotError
+from cvmboot.snapshots.freezer import Freezer
 from cvmboot.snapshots.snapshot import Snapshot
 
 ECHO = guest_code.ECHO_COM1
@@ -246,6 +250,21 @@ def test_info(cvmboot, snap):
     facts = json.loads(cvmboot("snapshot", "info", snap, "--json").stdout)
     assert (facts["memory"], facts["cpus"], facts["restorable"]) == (64 << 20, 1, True)
     assert facts["options"] == {"memory": 64 << 20}
+
+
+def test_a_guest_that_ends_is_told_from_one_that_does_not_print(image, tmp_path, monkeypatch, capsys):
+    """Its thread lives on for a moment after it has said so, as on a busy host."""
+    told = Freezer._machine_ended
+
+    def slowly(self: Freezer) -> None:
+        told(self)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Freezer, "_machine_ended", slowly)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    words = ["snapshot", str(image(guest_code.returning(0))), "-o", str(tmp_path / "x.snap"), "--at", "never"]
+    assert main(words) == 1
+    assert capsys.readouterr().err == "cvmboot: the guest ended before it printed 'never'\n"
 
 
 @pytest.mark.parametrize(
