@@ -12,7 +12,7 @@ from tests.engines import needs_hardware
 pytestmark = needs_hardware
 
 PROMPT = r"\x1b\[31m> \x1b\[0m|\n\r?> "
-PATIENCE = 100
+PATIENCE = 150
 CPUS = 2
 
 

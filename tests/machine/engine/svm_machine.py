@@ -1,6 +1,7 @@
 """A machine with SVM for tests: Debian's kernel with kvm-amd in QEMU, whose TCG translates SVM with nested paging, too.
 
 Its root is this machine's, read-only by 9p, so that it runs this Python and these files. It runs one shell script and goes.
+It has one processor: two that QEMU translates in threads of their own wait for each other all the time on a busy host.
 """
 
 import shutil
@@ -53,7 +54,7 @@ def run_on_svm(linux: Linux, share: Path, script: str, seconds: float) -> tuple[
     initrd.write_bytes(linux.initrd(names, init=_INIT.format(modules=load)))
     kernel_log = share / "kernel.log"
     command = [
-        *(program, "-accel", "tcg,thread=multi", "-cpu", _PROCESSOR, "-smp", "2", "-m", str(_MEMORY_MIB)),
+        *(program, "-accel", "tcg,thread=multi", "-cpu", _PROCESSOR, "-m", str(_MEMORY_MIB)),
         *("-nodefaults", "-no-reboot", "-display", "none", "-serial", f"file:{kernel_log}"),
         *("-kernel", str(linux.kernel), "-initrd", str(initrd), "-append", "console=ttyS0 quiet panic=-1"),
         *("-virtfs", "local,path=/,security_model=none,readonly=on,mount_tag=root,multidevs=remap"),
