@@ -13,13 +13,19 @@ from tests.machine.engine.svm_machine import run_on_svm
 
 HERE = Path(__file__).parents[3]
 SECONDS = 900
-"""How long it may take on a busy machine; an idle one takes two minutes."""
+"""How long it may take on a busy machine; beside twelve other processes that compute, on two processors, it took five minutes."""
 ON_HARDWARE = (
     "tests/machine/engine/test_kvm_ring0.py",
     "tests/guests/test_guests_in_ring_0.py",
     "tests/machine/test_rings.py",
 )
 UNDER_THE_MONITOR = ("tests/machine/engine/test_kvm.py", "tests/machine/engine/test_kvm_posted.py")
+IN_REAL_TIME = (
+    "tests/guests/test_guests_in_ring_0.py::test_tamago_on_several_processors",
+    "tests/machine/engine/test_kvm_posted.py::test_moves_between_the_engines_in_the_middle_of_output",
+    "tests/machine/engine/test_kvm_posted.py::test_a_jump_into_the_replaced_load_harms_nobody_else",
+)
+"""Left out: they count on how much a guest gets done in a time, and a translated machine gets a hundredth of it done."""
 LEAST = {"test_kvm_ring0": 20, "test_guests_in_ring_0": 6, "test_rings": 4, "test_kvm": 60, "test_kvm_posted": 15}
 """So many tests of each have to run there, and not be skipped."""
 
@@ -38,6 +44,7 @@ def test_guests_run_on_svm_in_ring_0_and_under_the_monitor(tmp_path: Path) -> No
     }
     words = [
         *(sys.executable, "-m", "pytest", "-n", "0", "-q", "--timeout", "200", "-p", "no:cacheprovider"),
+        *(f"--deselect={test}" for test in IN_REAL_TIME),
         *("--junit-xml=/dev/shm/share/results.xml", "-k", "not unicorn", *ON_HARDWARE, *UNDER_THE_MONITOR),
     ]
     script = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items() if value)
