@@ -237,10 +237,6 @@ class Computer(Processors):
         self.idle.time_poll()
         return self.tsc.read(cpu)
 
-    def needs_traps(self) -> bool:
-        """Whether this is an SEV-SNP guest."""
-        return bool(self.encryption_mask)
-
     def pause(self, cpu: Cpu) -> None:
         """PAUSE: the CPU waits for another one, which should run."""
         if self.virtual:

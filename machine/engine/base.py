@@ -58,10 +58,6 @@ class Handlers(Protocol):
         """The page walk for the engine's own reading of code: no access of the guest, so it leaves no trace."""
         ...
 
-    def needs_traps(self) -> bool:
-        """Whether instructions are emulated that a guest in ring 0 carries out itself on KVM (SEV-SNP's)."""
-        ...
-
     def pause(self, cpu: Cpu) -> None:
         """PAUSE, about to be executed: the CPU waits for another. Told of where there are several."""
         ...

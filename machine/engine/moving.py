@@ -4,8 +4,7 @@ All state of devices and services lies outside the engines, and both see the sam
 between two runs, when the guest stands between two instructions. Unicorn starts at once and answers a trap in a microsecond;
 KVM computes at the processor's own speed, and a trap costs ten times as much or more. `auto` begins on Unicorn, goes to KVM
 when the guest computes for long, and comes back when it traps often. `kvm` goes to KVM as soon as the guest can be carried, and
-comes back only if it cannot be any more. With `kvm` a guest that the monitor cannot carry rises into ring 0 of its own, for good,
-where the processor has VT-x or SVM and nothing has to be trapped that a guest does in ring 0 by itself.
+comes back only if it cannot be any more.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +36,6 @@ _GIVE_UP = 4
 """So often a guest may turn out not to be carried before it stays on Unicorn."""
 _RETRY = 0.002, 0.5
 """Seconds after which `kvm` looks again whether a guest can be carried: at first, at most."""
-_PATIENCE = 1.0
-"""Seconds for which `kvm` waits for the monitor to carry a guest before the guest is to be in ring 0 itself."""
 
 
 def _start_up(target: Cpu, state: dict[str, Any]) -> None:
@@ -128,7 +125,6 @@ class MovingEngine:
         self._eager = wish != "auto"
         self._ring_0 = wish == "kvm-ring0"
         """Whether on KVM the guest is in ring 0 itself."""
-        self._may_rise = wish == "kvm"
         self._report = report
         self.on_move = moved
         if self._eager:
@@ -156,7 +152,6 @@ class MovingEngine:
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
         self._retry = _RETRY[0]
-        self._waits_since: float | None = None
         self._said: set[str] = set()
         self._leaving: CannotCarry | ManyExits | str | None = None
         self._watch = LoadWatch(self._asked, busy_only=not self._eager)
@@ -209,8 +204,6 @@ class MovingEngine:
     def _give_up(self, leaving: CannotCarry | ManyExits) -> None:
         """Go on elsewhere for this reason."""
         if isinstance(leaving, CannotCarry):
-            if self._rise(leaving.reason):
-                return
             self._failures += 1
             self._not_before = monotonic() + _LONGEST_PAUSE
             self._back(leaving.reason)
@@ -280,10 +273,7 @@ class MovingEngine:
         running = (state for number, state in enumerate(states) if number == index or state != self._untouched)
         reason = next((why for state in running if (why := self._why_not(state)) is not None), None)
         if reason is not None:
-            now = monotonic()
-            self._waits_since = self._waits_since or now
-            if now - self._waits_since < _PATIENCE or not self._rise(reason):
-                self._stay(reason)
+            self._stay(reason)
             return
         if self._kvm is None:
             from machine.engine.kvm_probe import probe
@@ -300,7 +290,6 @@ class MovingEngine:
         self._enter(self._kvm)
 
     def _enter(self, kvm: "KvmEngine | KvmRing0Engine") -> None:
-        self._waits_since = None
         self._watch.end()
         # Translated code is not told of what the guest writes meanwhile.
         self._memory.code_pages.clear()
@@ -310,29 +299,6 @@ class MovingEngine:
         kvm.forget_code()
         kvm.flush_translations()
         self._hand_over(kvm)
-
-    def _rise(self, reason: str) -> bool:
-        """Move a guest that the monitor cannot carry to an engine on which it is in ring 0 itself, if that can be."""
-        if not self._may_rise or self._handlers.needs_traps():
-            return False
-        self._may_rise = False
-        try:
-            from machine.engine.kvm_probe import probe
-
-            if probe().software:
-                return False
-            engine = self._make_ring_0()
-        except EngineError:
-            return False
-        if not engine.right_time:
-            engine.close()
-            return False
-        self._report(f"engine: the guest is in ring 0 itself on KVM from now on because {reason}")
-        former, self._kvm, self._ring_0 = self._kvm, engine, True
-        self._enter(engine)
-        if former is not None:
-            self._retire(former)  # type: ignore[arg-type]
-        return True
 
     def _retire(self, engine: "UnicornEngine | KvmEngine") -> None:
         """Free an engine the next time: somebody may just be kicking it."""
