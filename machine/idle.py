@@ -75,7 +75,7 @@ class IdleDetector:
     """
 
     __slots__ = (
-        *("_cpus", "_now", "_polls", "_sleep", "_spent"),
+        *("_beside", "_cpus", "_now", "_polls", "_sleep", "_spent"),
         *("acted", "looked", "near", "polled", "slept", "spun"),
     )
 
@@ -91,6 +91,7 @@ class IdleDetector:
         self._sleep = sleep
         self._now = now
         self._spent = spent
+        self._beside = False
         self._polls = _Polls()
         self._cpus = {0: self._polls}
         self.slept = 0
@@ -112,11 +113,13 @@ class IdleDetector:
         """From now on `cpu` polls, for which time has passed meanwhile: it ran beside others. `spent` is its own processor's."""
         self._polls = self._cpus.setdefault(cpu, _Polls())
         self._spent = spent
+        self._beside = True
 
     def alone(self, cpu: int) -> None:
         """From now on `cpu` polls, on this thread."""
         self.switch(cpu)
         self._spent = thread_time_ns
+        self._beside = False
         for polls in self._cpus.values():
             polls.woke = None
 
@@ -194,6 +197,8 @@ class IdleDetector:
                 polls.since = now
             self.spun(long)
         polls.last = now
+        if self._beside:  # it may wait for the host's processor, or for us, as long as it computes
+            polls.woke = self._spent()
 
     def _host_was_busy(self, polls: _Polls) -> bool:
         """Since the guest was woken it has hardly had the processor."""
