@@ -21,12 +21,15 @@ _LOOKS = 8
 """Reads of the clock between two such naps: Go's scheduler makes several before it has asked all processors for work."""
 _BESIDE_OTHERS = 2_000_000
 """The longest nap while another CPU has something to do: what that makes for this one is seen in RAM alone."""
+_LIVELY = 5_000_000
+"""For how long (ns) the others' naps are brief after a CPU has done something that the outside notices.
+
+It may be about to make work for them, which should not be over before they look."""
 _IN_A_SERVICE = 5_000_000
 """The longest nap in a service, which ends at once by what the machine sees of other CPUs."""
+_FOR_EVER = 3_600_000_000_000
 _COMPUTES = SHORT
 """From so long in guest code on, a CPU that was idle before is not any more."""
-
-
 _COMING_UP = 50_000_000, 150_000_000
 """Nanoseconds for which a CPU that has never looked for work has guest code to itself when it wakes: each time, in all.
 
@@ -45,6 +48,7 @@ class Parallel:
         self._coming: int | None = None
         self._coming_until = 0
         self._spent_coming: dict[int, int] = {}
+        self._lively_until = 0
 
     @property
     def active(self) -> bool:
@@ -127,6 +131,7 @@ class Parallel:
         computer = self._computer
         computer.turns.begin(index)
         computer.idle.resume(index, lambda: side.spent(index))
+        computer.idle.acted = False
 
     def _answer(self, side: "SideBySide", index: int, again: bool) -> None:
         """Do what a CPU has come out for, and let it in again if that is all and there is nothing else to do first."""
@@ -134,6 +139,8 @@ class Parallel:
         turns.drowsy.discard(index)
         self._attend(side, index)
         stop: Stop | None = side.answer(index)
+        if computer.idle.acted:
+            self._enliven()
         if computer.finished:
             return
         cpu = computer.engine.cpus[index]
@@ -143,6 +150,13 @@ class Parallel:
             computer.stopped(cpu, stop)
         elif again and index not in self._naps and not computer.called and self._coming in (None, index):
             self._release(side, index)
+
+    def _enliven(self) -> None:
+        """What the CPU that was answered has done may concern the others: they look soon."""
+        now = self._computer.clock.now()
+        self._lively_until = now + _LIVELY
+        for index, end in self._naps.items():
+            self._naps[index] = min(end, now + _BRIEF)
 
     def step(self, cpu: "Cpu") -> "Stop":
         """One instruction of a CPU that is out of guest code."""
@@ -230,7 +244,7 @@ class Parallel:
         turns.drowsy.add(turns.current)
         now = computer.clock.now()
         if self._others_compute(now):
-            nanoseconds = min(nanoseconds, _BESIDE_OTHERS)
+            nanoseconds = min(nanoseconds, _BRIEF if now < self._lively_until else _BESIDE_OTHERS)
         elif others := turns.others_running():
             nanoseconds = min(nanoseconds, computer.idle.patience(others))
         self._naps[turns.current] = now + nanoseconds
@@ -261,6 +275,3 @@ class Parallel:
             index not in turns.drowsy or (index in side.inside and now - self._released.get(index, now) > _COMPUTES)
             for index in turns.others_running()
         )
-
-
-_FOR_EVER = 3_600 * 1_000_000_000
