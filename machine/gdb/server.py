@@ -32,25 +32,24 @@ class GdbServer:
         judge: Callable[[Any], Ending] | None = None,
     ) -> None:
         self._listener = socket.create_server((HOST, port))
+        self._listener.setblocking(False)  # who knocks may have gone before we answer
         self.port: int = self._listener.getsockname()[1]
         self.stub = GdbStub(self._send, kill, monitor) if judge is None else GdbStub(self._send, kill, monitor, judge)
         self._post = post
-        self._client: socket.socket | None = None
         self._served: socket.socket | None = None
         """The one that the machine's thread is at: what an earlier one has said may still wait there when the next one comes."""
         self._acknowledged = True
         self._closed = False
+        self._asleep, self._alarm = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, name="cvmboot-gdb", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Hang up and stop listening."""
         self._closed = True
-        for each in (self._client, self._listener):
-            if each is not None:
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-                each.close()
+        self._alarm.close()  # a socket that is closed itself would wake nobody who waits for it
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_SEND_SECONDS)
 
     def _send(self, data: bytes) -> None:
         """From the machine's thread. A debugger that is not there any more is noticed by the reading side."""
@@ -63,20 +62,33 @@ class GdbServer:
                     client.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
-        while not self._closed:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with client:
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                client.settimeout(_SEND_SECONDS)
-                self._client = client
-                self._acknowledged = True
-                self._post(partial(self._begin, client))
-                self._talk(client)
-                self._client = None
-            self._post(self._end)
+        with self._listener, self._asleep, selectors.DefaultSelector() as selector:
+            selector.register(self._asleep, selectors.EVENT_READ)
+            selector.register(self._listener, selectors.EVENT_READ)
+            while not self._closed:
+                selector.select()
+                client = self._accept()
+                if client is not None:
+                    self._attend(client, selector)
+
+    def _accept(self) -> socket.socket | None:
+        """Whoever knocks, if somebody still does."""
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return None
+        return client
+
+    def _attend(self, client: socket.socket, selector: selectors.BaseSelector) -> None:
+        with client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.settimeout(_SEND_SECONDS)
+            self._acknowledged = True
+            self._post(partial(self._begin, client))
+            selector.register(client, selectors.EVENT_READ)
+            self._talk(client, selector)
+            selector.unregister(client)
+        self._post(self._end)
 
     def _begin(self, client: socket.socket) -> None:
         self._served = client
@@ -86,21 +98,15 @@ class GdbServer:
         self._served = None
         self.stub.disconnected()
 
-    def _talk(self, client: socket.socket) -> None:
+    def _talk(self, client: socket.socket, selector: selectors.BaseSelector) -> None:
         reader = Reader()
-        with selectors.DefaultSelector() as selector:
-            try:
-                selector.register(client, selectors.EVENT_READ)
-                selector.register(self._listener, selectors.EVENT_READ)
-            except (OSError, ValueError):  # closed meanwhile
-                return
-            while not self._closed:
-                ready = {key.fileobj for key, _ in selector.select()}
-                if client in ready:
-                    if not self._take(client, reader):
-                        return
-                elif self._listener in ready:
-                    self._hang_up_on_next()
+        while not self._closed:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if client in ready:
+                if not self._take(client, reader):
+                    return
+            elif self._listener in ready:
+                self._hang_up_on_next()
 
     def _take(self, client: socket.socket, reader: Reader) -> bool:
         """Pass on what the debugger has said; False if it has gone."""
@@ -119,5 +125,6 @@ class GdbServer:
         return bool(data)
 
     def _hang_up_on_next(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.accept()[0].close()
+        other = self._accept()
+        if other is not None:
+            other.close()

@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -229,13 +230,20 @@ def test_a_second_debugger_is_hung_up_on_and_the_first_one_goes_on(sample: Sampl
 
 
 def test_answers_to_a_debugger_that_has_gone_are_not_given_to_the_next_one(sample: Sample) -> None:
-    with VirtualMachine(sample("hello"), gdb=0) as vm:
+    with VirtualMachine(sample("faults"), args="loop", gdb=0) as vm:
         assert vm.gdb_port
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", vm.gdb_port), timeout=20) as rude:
-                # Registers are a kilobyte; nobody reads them. The packets of one that hangs up keep the guest where it is.
+                # Registers are a kilobyte; nobody reads them.
                 rude.sendall(frame(b"g") * 2000)
             Client(vm.gdb_port).close()
+
+
+def test_nothing_of_a_debugged_machine_stays(sample: Sample) -> None:
+    for _ in range(3):
+        with _debugged(sample("hello")):
+            pass
+        assert not [thread for thread in threading.enumerate() if thread.name == "cvmboot-gdb"]
 
 
 def test_the_next_debugger_finds_a_guest_that_stops_for_it(sample: Sample) -> None:

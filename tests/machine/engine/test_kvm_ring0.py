@@ -13,7 +13,6 @@ from machine.boards.pc import PcBoard
 from machine.console import HostConsole
 from machine.cpu import Cpu
 from machine.engine import kvm_probe
-from machine.engine.kvm_abi import Vcpu
 from machine.engine.kvm_probe import Probe
 from machine.errors import EngineError
 from machine.exceptions import TripleFault
@@ -157,40 +156,3 @@ def test_xcr0_moves_with_the_guest(bare: Bare) -> None:
     bare.cpu.set(reg.CR4, 0x6A0 | 1 << 18)
     assert bare.run("31c9 31d2 b803000000 0f01d1" + DONE) == "done"  # xor ecx,ecx; xor edx,edx; mov eax,3; xsetbv
     assert bare.cpu.freeze()["xcr0"] == 3
-
-
-# -- from the monitor to ring 0
-
-SYSTEM_CALLS = "b9820000c0 b800000003 31d2 0f30"
-"""LSTAR = 0x3000000: the monitor cannot carry that."""
-
-
-@pytest.fixture
-def scalable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A KVM that has VT-x or SVM and scales the TSC, or passes for one."""
-    monkeypatch.setattr(kvm_probe, "probe", lambda: Probe(False, 1.0, 1.0))
-    monkeypatch.setattr(Vcpu, "set_tsc_frequency", lambda self, hertz: None)
-
-
-@pytest.mark.usefixtures("scalable")
-def test_what_the_monitor_cannot_carry_goes_on_in_ring_0() -> None:
-    machine = Bare(engine="kvm")
-    try:
-        assert machine.run(SYSTEM_CALLS + "0f32 4989c0" + DONE) == "done"  # rdmsr; mov r8,rax
-        assert machine.cpu.get(reg.R8) == 0x300_0000
-        assert machine.computer.engine.name == "kvm-ring0"
-        assert [line for line in machine.lines if "it prepares for system calls" in line] == machine.lines != []
-    finally:
-        machine.close()
-
-
-@pytest.mark.usefixtures("scalable")
-def test_an_snp_guest_does_not() -> None:
-    machine = Bare(engine="kvm")
-    machine.computer.encryption_mask = 1 << 51
-    try:
-        assert machine.run(SYSTEM_CALLS + DONE) == "done"
-        assert machine.computer.engine.name == "unicorn"
-        assert machine.lines == ["engine: the guest goes on in Unicorn because it prepares for system calls"]
-    finally:
-        machine.close()
