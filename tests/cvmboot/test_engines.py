@@ -173,7 +173,7 @@ def test_a_guest_may_be_moved_at_any_moment(sample: Find, monkeypatch: pytest.Mo
     chance = random.Random(7)
     moves = []
 
-    def restless(since: float) -> float:
+    def restless(since: float, spent: float) -> float:
         if chance.random() < 0.3:
             raise ManyExits
         return since
