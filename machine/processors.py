@@ -103,6 +103,7 @@ class Processors:
             if self._several and turns.begin(index):
                 turns.drowsy.discard(index)
                 self.idle.switch(index)
+                self._wake_others()  # what came before this turn does not end it
                 contended = turns.contended()
                 self._blocks, length = turns.length(index) if contended else (ALONE, TURN)
                 self._turn = length
@@ -171,13 +172,17 @@ class Processors:
         if turns.others_busy() or turns.current in turns.drowsy:
             self._give_way()
 
-    def _others_wake(self) -> bool:
-        """Whether another CPU runs again; the present turn ends then."""
+    def _wake_others(self) -> None:
+        """Have the halted ones among the other CPUs run again for which something waits."""
         turns = self.turns
         for index, state in enumerate(turns.states):
             if state == HALTED and index != turns.current and self.wakes(self.engine.cpus[index]):
                 turns.wake(index)
-        if not turns.contended():
+
+    def _others_wake(self) -> bool:
+        """Whether another CPU runs again; the present turn ends then."""
+        self._wake_others()
+        if not self.turns.contended():
             return False
         self._give_way()
         return True

@@ -302,6 +302,30 @@ def test_who_gets_an_interrupt(bare: Bare, icr: int, destination: int, wanted: l
     assert bare.computer.memory.u32(WORD) == len(wanted)
 
 
+def test_an_interrupt_that_comes_right_behind_hlt_is_not_lost(timeless: Bare) -> None:
+    """While nobody runs, and with the next turn another one's, who spins for ever with interrupts off."""
+    computer = timeless.computer
+    computer.memory.write(HANDLER, bytes.fromhex(_COUNT))
+    timeless.gate(0x40, HANDLER)
+    timeless.start(1, "fa ebfe", OTHER)
+    plain, turns = computer.clock.run_due, computer.turns
+    sent: list[bool] = []
+
+    def due() -> None:
+        plain()
+        if turns.states[0] == HALTED and not sent:
+            sent.append(turns.over)
+            turns.over = True
+            assert computer.interrupts is not None
+            computer.interrupts.deliver_msi(APIC, 0x40)
+
+    computer.clock.run_due = due  # type: ignore[method-assign]
+    computer.clock.call_at(computer.clock.now() + 10_000_000_000, lambda: computer.finish("late"))
+    assert timeless.run("fb f4" + DONE) == "done"
+    assert len(sent) == 1
+    assert computer.memory.u32(WORD) == 1
+
+
 def test_a_crash_of_another_processor_is_its_own(bare: Bare) -> None:
     bare.start(1, "0f0b", OTHER)
     with pytest.raises(TripleFault, match="invalid opcode"):
