@@ -1,10 +1,10 @@
 """What a person sees when the guest dies: status 4, one line that says it all, and what is needed to find out why."""
 
 import os
-import shutil
-import subprocess
 
 import pytest
+
+from tests import program_database
 
 
 @pytest.mark.usefixtures("engine")
@@ -53,18 +53,12 @@ def test_go_functions_are_named(cvmboot, guest):
     assert any(caller.startswith("main.main+") for caller in callers)
 
 
-@pytest.mark.skipif(
-    shutil.which("clang-14") is None or shutil.which("lld-link-14") is None, reason="no clang and lld 14"
-)
 def test_names_come_from_a_program_database_beside_the_image(cvmboot, tmp_path):
-    (tmp_path / "app.c").write_text(
+    program_database.build(
+        tmp_path,
         '__attribute__((noinline)) void dies(void) { __asm__ volatile("ud2"); }\n'
-        "int efi_main(void *image, void *table) { dies(); return image == table; }\n"
+        "int efi_main(void *image, void *table) { dies(); return image == table; }\n",
     )
-    flags = ("-target", "x86_64-unknown-windows", "-g", "-gcodeview", "-O1", "-ffreestanding", "-mno-red-zone")
-    subprocess.run(["clang-14", *flags, "-c", "app.c", "-o", "app.o"], cwd=tmp_path, check=True)
-    link = ("-nodefaultlib", "-entry:efi_main", "-debug", "-subsystem:efi_application", "-out:app.efi", "app.o")
-    subprocess.run(["lld-link-14", *link], cwd=tmp_path, check=True)
     assert b"(app.efi dies)" in cvmboot("run", tmp_path / "app.efi").stderr.splitlines()[0]
     assert b"(app.efi efi_main+" in cvmboot("run", tmp_path / "app.efi").stderr
     (tmp_path / "app.pdb").unlink()

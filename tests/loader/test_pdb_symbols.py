@@ -1,8 +1,6 @@
 """Names from program databases: those that lld writes, a small one of our own, and damaged ones."""
 
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pe_builder
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from loader import pdb, pe
 from loader.symbols import SymbolTable
+from tests import program_database
 
 GUID = bytes(range(16))
 BLOCK = 512
@@ -94,18 +93,12 @@ def test_a_damaged_database_gives_fewer_names_and_no_error(changes: list[tuple[i
         assert len(pdb.functions(damaged, parsed, GUID)) <= 8
 
 
-@pytest.mark.skipif(
-    shutil.which("clang-14") is None or shutil.which("lld-link-14") is None, reason="no clang and lld 14"
-)
 def test_what_lld_writes(tmp_path: Path) -> None:
-    (tmp_path / "app.c").write_text(
+    program_database.build(
+        tmp_path,
         "static __attribute__((noinline)) int hidden(volatile int *a) { return *a * 2; }\n"
-        "int efi_main(void *image, void *table) { return hidden((int *)image) + hidden((int *)table); }\n"
+        "int efi_main(void *image, void *table) { return hidden((int *)image) + hidden((int *)table); }\n",
     )
-    flags = ("-target", "x86_64-unknown-windows", "-g", "-gcodeview", "-O1", "-ffreestanding", "-mno-red-zone")
-    subprocess.run(["clang-14", *flags, "-c", "app.c", "-o", "app.o"], cwd=tmp_path, check=True)
-    link = ("-nodefaultlib", "-entry:efi_main", "-debug", "-subsystem:efi_application", "-out:app.efi", "app.o")
-    subprocess.run(["lld-link-14", *link], cwd=tmp_path, check=True)
     parsed = pe.parse((tmp_path / "app.efi").read_bytes())
     wanted = pdb.wanted_by(parsed)
     assert wanted is not None and wanted[1] == "app.pdb"

@@ -21,14 +21,14 @@ _INIT = """#!/bin/sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 {modules}
-mkdir -p /root /dev/shm /dev/pts
+mkdir -p /host /dev/shm /dev/pts
 mount -t tmpfs tmp /dev/shm; mount -t devpts pts /dev/pts; ln -s /proc/self/fd /dev/fd
-mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=500000 root /root || poweroff -f
+mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=500000 root /host || poweroff -f
 mkdir /dev/shm/share
 mount -t 9p -o trans=virtio,version=9p2000.L,cache=none share /dev/shm/share || poweroff -f
-for folder in proc sys dev dev/shm dev/pts dev/shm/share; do mount --bind /$folder /root/$folder; done
+for folder in proc sys dev dev/shm dev/pts dev/shm/share; do mount --bind /$folder /host/$folder; done
 ip link set lo up
-chroot /root /bin/sh /dev/shm/share/script > /dev/shm/share/output 2>&1
+chroot /host /bin/sh /dev/shm/share/script > /dev/shm/share/output 2>&1
 echo $? > /dev/shm/share/status
 poweroff -f
 """

@@ -2,138 +2,37 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from machine import registers as reg
-from machine.boards.pc import PcBoard
-from machine.console import HostConsole
 from machine.cpu import Stop
-from machine.engine.kvm import KvmEngine
 from machine.engine.kvm_posted import STUBS, WORK
 from machine.engine.kvm_stub import BYTES, CAPACITY, ROOM, SAVED, loads_before
 from machine.engine.moving import MovingEngine
-from machine.engine.unicorn import UnicornEngine
 from machine.paging import PRESENT, WRITABLE
 from tests.engines import ENGINES, needs_kvm
-from tests.machine.bare import CODE, DONE, TABLES, Bare
-
-IN8, OUT8 = CODE + 0x1000, CODE + 0x1020
-FUNCTIONS = (
-    bytes.fromhex("668b542408 ec 88442410 c3").ljust(32, b"\xcc")  # mov dx,[rsp+8]; in al,dx; mov [rsp+16],al; ret
-    + bytes.fromhex("668b542408 8a44240a ee c3").ljust(32, b"\xcc")  # mov dx,[rsp+8]; mov al,[rsp+10]; out dx,al; ret
+from tests.machine.bare import CODE, TABLES
+from tests.machine.engine.printing_guest import (
+    FCR,
+    IER,
+    IN8,
+    LCR,
+    LSR,
+    MCR,
+    OUT8,
+    RESULT,
+    SCR,
+    TEXT,
+    THR,
+    WORDS,
+    Guest,
+    Program,
 )
-"""In8 and Out8 of TamaGo, internal/reg."""
-TEXT, RESULT = 0x500_0000, 0x600_0000
-THR, IER, FCR, LCR, MCR, LSR, SCR = 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x3FF
-WORDS = b"".join(b"line %d of what the guest has to say\n" % n for n in range(100))
+
 FEW = 300
 """Exits of a run that prints WORDS, which is 3,690 bytes: starting, ending, and a kick now and then on a busy host."""
-
-
-class Program:
-    """Machine code from an address on."""
-
-    def __init__(self, at: int = CODE) -> None:
-        self.at = at
-        self.code = b""
-
-    @property
-    def here(self) -> int:
-        """The address of what comes next."""
-        return self.at + len(self.code)
-
-    def add(self, code: str) -> "Program":
-        """Hexadecimal code."""
-        self.code += bytes.fromhex(code)
-        return self
-
-    def call(self, target: int) -> "Program":
-        """CALL."""
-        return self.add("e8" + (target - self.here - 5).to_bytes(4, "little", signed=True).hex())
-
-    def back(self, opcode: str, target: int) -> "Program":
-        """A conditional jump to before."""
-        return self.add(opcode + (target - self.here - 2).to_bytes(1, "little", signed=True).hex())
-
-    def read(self, port: int) -> "Program":
-        """In8; the value is at [rsp+8]."""
-        return self.add("66c70424" + port.to_bytes(2, "little").hex()).call(IN8)
-
-    def write(self, port: int, value: int | None = None) -> "Program":
-        """Out8 of a value, or of AL."""
-        self.add("66c70424" + port.to_bytes(2, "little").hex())
-        self.add("88442402" if value is None else f"c6442402{value:02x}")
-        return self.call(OUT8)
-
-    def print(self, size: int, at: int = TEXT, port: int = THR) -> "Program":
-        """Bytes from memory, as TamaGo's driver does: wait for an empty transmitter, write, and again."""
-        self.add(
-            f"49bc{at.to_bytes(8, 'little').hex()} 41bd{size.to_bytes(4, 'little').hex()}"
-        )  # r12: place, r13: how many
-        loop = self.here
-        self.read(port + LSR - THR).add("f644240820").back("74", loop)
-        self.add("418a0424").write(port).add("49ffc4 41ffcd").back("75", loop)
-        return self
-
-    def keep(self, number: int) -> "Program":
-        """Store what `read` gave as byte `number` of the result."""
-        return self.add(f"8a442408 880425{(RESULT + number).to_bytes(4, 'little').hex()}")
-
-
-class Guest:
-    """A bare computer with a PC's devices, and the functions."""
-
-    def __init__(self, engine: str, cpus: int = 1) -> None:
-        self.bare = Bare(engine=engine, cpus=cpus)
-        self.printed = b""
-        self._came = threading.Condition()
-        self.console = HostConsole(self._show)
-        self.board = PcBoard(self.bare.computer, self.console, self.bare.computer.finish)
-        self.ram = self.bare.computer.memory
-        self.ram.write(IN8, FUNCTIONS)
-        self.ram.write(TEXT, WORDS)
-        self.cpu = self.bare.cpu
-
-    def _show(self, data: bytes) -> None:
-        with self._came:
-            self.printed += data
-            self._came.notify_all()
-
-    def wait_for(self, size: int, patience: float = 30) -> None:
-        """From another thread: until so many bytes have been printed; give up after so many seconds."""
-        with self._came:
-            self._came.wait_for(lambda: len(self.printed) >= size, timeout=patience)
-
-    @property
-    def engine(self) -> KvmEngine:
-        """The engine on KVM, which must be the one that runs."""
-        moving = self.bare.computer.engine
-        assert isinstance(moving, MovingEngine)
-        assert isinstance(moving._kvm, KvmEngine)
-        assert moving._active is moving._kvm, self.bare.lines
-        return moving._kvm
-
-    @property
-    def exits(self) -> int:
-        """How often guest code has been left on KVM; 0 on Unicorn."""
-        return 0 if isinstance(self.bare.computer.engine, UnicornEngine) else self.engine.exits
-
-    def run(self, program: Program) -> object:
-        """Run it from its beginning, with 64 bytes of stack for calls."""
-        assert program.here - program.at < 0x1000
-        self.ram.write(program.at, program.code + bytes.fromhex(DONE))
-        self.cpu.set(reg.RIP, program.at)
-        self.cpu.set(reg.RSP, 0x400_0000)
-        result = self.bare.computer.run()
-        self.console.flush()
-        return result
-
-    def results(self, size: int) -> bytes:
-        """What `keep` has kept."""
-        return self.ram.read(RESULT, size)
 
 
 @pytest.fixture
@@ -375,18 +274,7 @@ def test_a_guest_that_is_looked_at_is_never_in_a_stub(make: Callable[..., Guest]
         if len(places) == 300:
             computer.finish("enough")
 
-    def keep_looking() -> None:
-        while not computer.finished:
-            printed = len(guest.printed)
-            computer.at_rest(look)
-            guest.wait_for(printed + 1, 0.1)
-            time.sleep(0.0003)  # else it comes out because the page is full
-
-    looking = threading.Thread(target=keep_looking)
-    looking.start()
-    result = guest.run(_for_ever())
-    looking.join()
-    assert result == "enough"
+    assert guest.run_looked_at(_for_ever(), look) == "enough"
     assert guest.printed == (WORDS * (len(guest.printed) // len(WORDS) + 1))[: len(guest.printed)]
     assert len(set(places)) > 2
     assert all(CODE <= place < CODE + 0x2000 for place in places)
@@ -409,18 +297,7 @@ def test_moves_between_the_engines_in_the_middle_of_output(make: Callable[..., G
         else:
             moving._go = True
 
-    def keep_moving() -> None:
-        while not computer.finished:
-            printed = len(guest.printed)
-            computer.at_rest(move)
-            guest.wait_for(printed + 1, 0.1)
-            time.sleep(0.0003)
-
-    thread = threading.Thread(target=keep_moving)
-    thread.start()
-    result = guest.run(_for_ever())
-    thread.join()
-    assert result == "enough"
+    assert guest.run_looked_at(_for_ever(), move) == "enough"
     assert guest.printed == (WORDS * (len(guest.printed) // len(WORDS) + 1))[: len(guest.printed)]
     assert names.count("kvm") > 10 < names.count("unicorn")
 
