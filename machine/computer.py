@@ -26,9 +26,9 @@ from machine.memory import PhysicalMemory
 from machine.paging import Mode, Translation
 from machine.parallel import Parallel
 from machine.posted_writes import PostedWrites
-from machine.processors import Processors
 from machine.tsc import TimeStampCounters
-from machine.turns import TURN, WAITING
+from machine.turns import WAITING
+from machine.waiting import Waiting
 
 if TYPE_CHECKING:
     from machine.devices.dma import Dma
@@ -38,7 +38,7 @@ FIRST_LOOK, LAST_LOOK = 50_000, 5_000_000
 No engine tells of STI, and the CPU may spin from there on without a trap."""
 
 
-class Computer(Processors):
+class Computer(Waiting):
     """One x64 machine with `memory` bytes of RAM and `cpus` processors. Devices are added by a board.
 
     Extension points, all called on the engine thread with the CPU concerned:
@@ -324,76 +324,7 @@ class Computer(Processors):
         """Whether `finish` was called."""
         return self._end is not None
 
-    # -- waiting, on the engine thread
-
-    def wait(self, nanoseconds: int | None) -> None:
-        """Sleep until `interrupt`, or for so long; under virtual time jump there instead if nothing else can happen."""
-        self.on_idle()
-        if self.virtual and nanoseconds is None and not self._attention and self.await_input():
-            return
-        with self._wake:
-            if not self._attention:
-                self._wake.wait(None if nanoseconds is None else nanoseconds / 1e9)
-
-    def _doze(self, nanoseconds: int) -> int | None:
-        """The CPU whose turn it is has nothing to do. Sleep if the same is true of all that run, as long as it suits all.
-
-        Gives how long that is: nothing if others are to run first.
-        """
-        deadline = self.clock.next_deadline()
-        now = self.clock.now()
-        if self.input_waiting():
-            return None
-        if self.parallel.active:
-            return self.parallel.doze(nanoseconds)
-        if self._several:
-            if self._yields():
-                return 0
-            others = self.turns.others_running()
-            if others:
-                nanoseconds = min(nanoseconds, self.idle.patience(others))
-        if self.virtual:
-            self.on_idle()
-            if isinstance(self.clock, VirtualClock):
-                until = now + nanoseconds
-                self.clock.jump_to(until if deadline is None else min(deadline, until))
-            return nanoseconds
-        left = nanoseconds if deadline is None else min(nanoseconds, deadline - now)
-        if left > 0 and not self._attention:
-            self.wait(left)
-        return nanoseconds
-
-    def wait_until(self, deadline: int | None) -> bool:
-        """Let time pass until `deadline` (ns of the clock), the next timer or an interruption; run due timers.
-
-        For the boot processor's services, and when no CPU runs. False if the caller must give way because something was
-        posted, another CPU is to run, or the run ends.
-        """
-        if self._several and self.turns.contended():
-            if self.parallel.active:
-                self.parallel.rest_until(deadline)
-                return False
-            if not self._yields():
-                limit = self.clock.now() + TURN
-                self._let_pass(limit if deadline is None else min(deadline, limit))
-            return False
-        self._let_pass(deadline)
-        if self._several and self._others_wake():
-            return False
-        return self._end is None and not self._paused()
-
-    def _let_pass(self, deadline: int | None) -> None:
-        next_timer = self.clock.next_deadline()
-        until = min((d for d in (deadline, next_timer) if d is not None), default=None)
-        now = self.clock.now()
-        if until is None or until > now:
-            if self.virtual and until is not None and not self._attention and isinstance(self.clock, VirtualClock):
-                self.on_idle()
-                self.clock.jump_to(until)
-            elif not self._attention:
-                self.wait(None if until is None else until - now)
-        self._take_posted()
-        self.clock.run_due()
+    # -- what is to be done on the engine thread
 
     def defer(self, action: Callable[[], None]) -> None:
         """For devices and firmware: `action` is called between two blocks of guest code. Unlike what is posted it is state."""

@@ -96,7 +96,7 @@ class Board:
 
     def plug_nic(self, kind: str, backend: "Backend", mac: bytes, mtu: int = DEFAULT_MTU) -> None:
         """Plug a network device in, which tells its driver `mtu`. MachineError for a `kind` that the board has no place for."""
-        raise NotImplementedError
+        raise MachineError(f"this board has no place for a network device; got {kind!r}")
 
     def _virtio_net(
         self,

@@ -135,7 +135,7 @@ class MovingEngine:
                     "this machine's KVM emulates ring 0, at a million instructions a second; use --engine kvm"
                 )
         self._unicorn = UnicornEngine(memory, handlers, cpus)
-        self._left: UnicornEngine | KvmEngine | None = None
+        self._left: UnicornEngine | None = None
         self._untouched = self._unicorn.instances[-1].freeze() if cpus > 1 else None
         """The state of a processor that nobody has started yet."""
         self._kvm: KvmEngine | KvmRing0Engine | None = None
@@ -300,15 +300,12 @@ class MovingEngine:
         kvm.flush_translations()
         self._hand_over(kvm)
 
-    def _retire(self, engine: "UnicornEngine | KvmEngine") -> None:
-        """Free an engine the next time: somebody may just be kicking it."""
-        if self._left is not None:
-            self._left.close()
-        self._left = engine
-
     def _make_kvm(self) -> "KvmEngine | KvmRing0Engine":
         if self._ring_0:
-            native = self._make_ring_0()
+            from machine.engine.kvm_ring0 import KvmRing0Engine
+
+            native = KvmRing0Engine(self._memory, self._handlers, len(self._movable), self._tsc_frequency)
+            self._prepare(native)
             if not native.right_time:
                 self._report(
                     "engine: this processor cannot scale its TSC, so that the guest's time runs at a wrong pace"
@@ -325,13 +322,6 @@ class MovingEngine:
     def _refuses(self, index: int) -> str | None:
         """Why a processor cannot go on on KVM."""
         return self._why_not(self._movable[index].freeze())
-
-    def _make_ring_0(self) -> "KvmRing0Engine":
-        from machine.engine.kvm_ring0 import KvmRing0Engine
-
-        engine = KvmRing0Engine(self._memory, self._handlers, len(self._movable), self._tsc_frequency)
-        self._prepare(engine)
-        return engine
 
     def _prepare(self, engine: "KvmEngine | KvmRing0Engine") -> None:
         engine.may_leave = not self._eager
@@ -366,8 +356,10 @@ class MovingEngine:
             self._report(f"engine: the guest goes on in Unicorn because {reason}")
         self._memory.code_pages.clear()
         self._memory.gather = never
-        self._retire(self._unicorn)
-        self._unicorn = UnicornEngine(self._memory, self._handlers, len(self._movable))
+        if self._left is not None:
+            self._left.close()
+        # Somebody may just be kicking the old one: it is closed the next time.
+        self._left, self._unicorn = self._unicorn, UnicornEngine(self._memory, self._handlers, len(self._movable))
         for base, size in self._windows:
             self._unicorn.open_window(base, size)
         self._hand_over(self._unicorn)

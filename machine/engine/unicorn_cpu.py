@@ -9,16 +9,18 @@ from machine.engine import unicorn_abi as abi
 from machine.engine import unicorn_gateway as gateway
 from machine.engine import unicorn_insides as insides
 from machine.engine import unicorn_state
+from machine.engine.unicorn_accesses import Accesses
 from machine.engine.unicorn_debug import DebugHooks
 from machine.engine.unicorn_exceptions import REMEMBERED, LastException
 from machine.engine.unicorn_frames import CodeFrames
 from machine.engine.unicorn_real_mode import RealMode
 from machine.engine.unicorn_registers import UnicornRegisters
 from machine.engine.unicorn_stop import StopFlag
+from machine.engine.unicorn_system_calls import SystemCalls
 from machine.engine.unicorn_traps import TrappedInstructions
 from machine.errors import BadAddress, EngineError
 from machine.memory import HIGH_START, PhysicalMemory
-from machine.paging import EFER_SCE, FETCH, READ, WRITE, Mode, NonCanonical, PageFault, Translation
+from machine.paging import FETCH, READ, WRITE, Mode, NonCanonical, PageFault, Translation
 
 if TYPE_CHECKING:
     from machine.engine.unicorn import UnicornEngine
@@ -53,6 +55,8 @@ class UnicornCpu(UnicornRegisters):
         self._fills = 0
         self.frames = CodeFrames(self)
         self._traps = TrappedInstructions(self, engine.handlers, pauses=several)
+        self._accesses = Accesses(self, engine.handlers)
+        self._system_calls = SystemCalls(self)
         self.own_pages: dict[int, int] = {}
         """Linear pages of the engine's own, and where they lie: no page walk is asked for them."""
         # Bytes of instructions that were not known, by RIP: a page that is fetched from cannot change in between.
@@ -71,7 +75,6 @@ class UnicornCpu(UnicornRegisters):
         self._install_hooks()
         self._debug: DebugHooks | None = None
         self._gateway: gateway.Gateway | None = None
-        self._calling = False
         self._last_exception = LastException(lib, handle)
 
     def _ctl(self, control: int, *arguments: Any) -> None:
@@ -86,9 +89,9 @@ class UnicornCpu(UnicornRegisters):
         self._map_mmio(memory.low_size, HIGH_START - memory.low_size)
 
     def _map_mmio(self, base: int, size: int) -> None:
-        read = abi.MMIO_READ_CALLBACK(lambda _uc, offset, width, _user: self._mmio_read(base + offset, width))
+        read = abi.MMIO_READ_CALLBACK(lambda _uc, offset, width, _user: self._accesses.load(base + offset, width))
         write = abi.MMIO_WRITE_CALLBACK(
-            lambda _uc, offset, width, value, _user: self._mmio_write(base + offset, width, value)
+            lambda _uc, offset, width, value, _user: self._accesses.store(base + offset, width, value)
         )
         self._keep += [read, write]
         self._lib.check(self._lib.mmio_map(self.handle, base, size, read, None, write, None), f"map MMIO at {base:#x}")
@@ -129,10 +132,10 @@ class UnicornCpu(UnicornRegisters):
         self.hook(abi.HOOK_TLB_FILL, abi.TLB_CALLBACK(self._fill))
         self.hook(abi.HOOK_INTR, abi.INTR_CALLBACK(self._interrupt))
         self.hook(abi.HOOK_INSN_INVALID, abi.INVALID_CALLBACK(self._invalid))
-        self.hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._port_in), 1, 0, ctypes.c_int(abi.INS_IN))
-        self.hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
-        self.hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
-        self.hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._syscall), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
+        self.hook(abi.HOOK_INSN, abi.IN_CALLBACK(self._accesses.port_in), 1, 0, ctypes.c_int(abi.INS_IN))
+        self.hook(abi.HOOK_INSN, abi.OUT_CALLBACK(self._accesses.port_out), 1, 0, ctypes.c_int(abi.INS_OUT))
+        self.hook(abi.HOOK_INSN, abi.CPUID_CALLBACK(self._accesses.cpuid), 1, 0, ctypes.c_int(abi.INS_CPUID))
+        self.hook(abi.HOOK_INSN, abi.SYSCALL_CALLBACK(self._system_calls.called), 1, 0, ctypes.c_int(abi.INS_SYSCALL))
 
     def freeze(self) -> dict[str, Any]:
         """The whole processor as plain data (`machine.cpu_state`)."""
@@ -177,7 +180,7 @@ class UnicornCpu(UnicornRegisters):
             raise EngineError("the boot processor cannot be set up anew")
         self._real_mode.power_on()
         self.fault = None
-        self._calling = False
+        self._system_calls.pending = False
         self._efer = 0
         self._mode_key = None
         self.flush_translations()
@@ -307,71 +310,6 @@ class UnicornCpu(UnicornRegisters):
         self.set(reg.RIP, self.get(reg.RIP) + length)
         return True
 
-    def _port_in(self, _uc: int, port: int, size: int, _user: int) -> int:
-        try:
-            return self._handlers.port_read(self.face, port, size)
-        except BaseException as error:
-            self.failed(error)
-            return 0
-
-    def _port_out(self, _uc: int, port: int, size: int, value: int, _user: int) -> None:
-        try:
-            self._handlers.port_write(self.face, port, size, value)
-        except BaseException as error:
-            self.failed(error)
-
-    def _mmio_read(self, address: int, size: int) -> int:
-        try:
-            return self._handlers.mmio_read(self.face, address, size)
-        except BaseException as error:
-            self.failed(error)
-            return 0
-
-    def _mmio_write(self, address: int, size: int, value: int) -> None:
-        try:
-            self._handlers.mmio_write(self.face, address, size, value)
-        except BaseException as error:
-            self.failed(error)
-
-    def _cpuid(self, _uc: int, _user: int) -> int:
-        try:
-            leaf, subleaf = self.get(reg.RAX) & 0xFFFF_FFFF, self.get(reg.RCX) & 0xFFFF_FFFF
-            eax, ebx, ecx, edx = self._handlers.cpuid(self.face, leaf, subleaf)
-            self.set(reg.RAX, eax)
-            self.set(reg.RBX, ebx)
-            self.set(reg.RCX, ecx)
-            self.set(reg.RDX, edx)
-        except BaseException as error:
-            self.failed(error)
-        return 1
-
-    def _syscall(self, _uc: int, _user: int) -> None:
-        """Unicorn's own SYSCALL does nothing but go on behind itself: stop, and do its work between two runs."""
-        self._calling = True
-        self._lib.emu_stop(self.handle)
-
-    def _enter_system(self) -> bool:
-        """SYSCALL in long mode (AMD64 APM volume 3); RIP is behind the instruction. False, and #UD, if it is not enabled."""
-        self._calling = False
-        returning = self.get(reg.RIP)
-        if not self._efer & EFER_SCE:
-            self.set(reg.RIP, returning - 2)
-            self.fault = Fault(6)
-            return False
-        star = self.read_msr(0xC000_0081)
-        flags = self.get(reg.RFLAGS)
-        selector = star >> 32 & 0xFFFC
-        if self.get(reg.CS) & 3:
-            self.enter_ring0(selector)
-        else:
-            self.set(reg.CS, selector)
-        self.set(reg.SS, selector + 8)
-        self.set(reg.RCX, returning)
-        self.set(reg.R11, flags & ~reg.RFLAGS_RF)
-        self.set(reg.RFLAGS, flags & ~(self.read_msr(0xC000_0084) | reg.RFLAGS_RF))
-        self.set(reg.RIP, self.read_msr(0xC000_0082))
-        return True
-
     # -- debugging
 
     def others(self) -> "list[UnicornCpu]":
@@ -453,9 +391,9 @@ class UnicornCpu(UnicornRegisters):
                 code_there, self._not_known = self._not_known, None
                 if not self._carry_out(code_there):
                     return Stop.EXCEPTION
-            elif not self._calling:
+            elif not self._system_calls.pending:
                 break
-            elif not self._enter_system():
+            elif not self._system_calls.enter():
                 return Stop.EXCEPTION
             if self.stop.requested or count:
                 return Stop.KICKED
