@@ -246,7 +246,7 @@ def _place_acpi(board: Board) -> int:
         computer.memory.write(FACS, acpi.facs())
         computer.memory.write(BIOS_AREA, acpi.build(settings, BIOS_AREA, FACS))
         return BIOS_AREA
-    return _place_reduced_acpi(computer, cpus) if type(board).__name__ == "CloudHypervisorBoard" else 0
+    return _place_reduced_acpi(computer, cpus) if board.hardware_reduced else 0
 
 
 def _place_reduced_acpi(computer: Computer, cpus: int) -> int:

@@ -41,6 +41,8 @@ class Board:
 
     triple_fault_ends = False
     """Whether guests switch this machine off by a triple fault, for want of another way."""
+    hardware_reduced = False
+    """Whether the machine has ACPI's hardware-reduced form (ACPI 6.5, 4.1)."""
     usual_nic = "virtio"
     """The network device that a guest of this board looks for."""
 

@@ -38,6 +38,7 @@ _SLEEP_ENABLE, _TYPE_SHIFT = 0x20, 2
 class CloudHypervisorBoard(Board):
     """Devices of one computer. `end(kind)` is called for a "shutdown" or a "reset" that a device was asked for."""
 
+    hardware_reduced = True
     _ENDS: ClassVar[dict[int, str]] = {_SLEEP_ENABLE | S5 << _TYPE_SHIFT: "shutdown", RESET: "reset"}
 
     def __init__(self, computer: Computer, console: HostConsole, end: Callable[[str], None]) -> None:

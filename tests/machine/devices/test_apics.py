@@ -1,71 +1,35 @@
-"""Local APICs and the I/O APIC behind the controller that joins them, driven through their registers."""
+"""Local APICs behind the controller that joins them, driven through their registers."""
 
 import pytest
-from device_accesses import CPU, CPU1, Access, accesses, assert_plain, check_twin
+from apics import (
+    APIC_BASE,
+    CURRENT,
+    DFR,
+    DIVIDE,
+    EOI,
+    ERROR,
+    ESR,
+    ICR,
+    ICR_HIGH,
+    ID,
+    INITIAL,
+    IRR,
+    ISR,
+    LDR,
+    PPR,
+    SVR,
+    TIMER,
+    TPR,
+    TSC_DEADLINE,
+    VERSION,
+    Apics,
+)
+from device_accesses import CPU, CPU1, Access, accesses, assert_plain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.clock import NANOSECONDS, VirtualClock
+from machine.clock import NANOSECONDS
 from machine.interrupts.apic_timer import FREQUENCY
-from machine.interrupts.controller import InterruptController
-
-ID, VERSION, TPR, PPR, EOI, LDR, DFR, SVR = 0x20, 0x30, 0x80, 0xA0, 0xB0, 0xD0, 0xE0, 0xF0
-ISR, TMR, IRR, ESR, ICR, ICR_HIGH = 0x100, 0x180, 0x200, 0x280, 0x300, 0x310
-TIMER, LINT0, ERROR, INITIAL, CURRENT, DIVIDE = 0x320, 0x350, 0x370, 0x380, 0x390, 0x3E0
-APIC_BASE, TSC_DEADLINE = 0x1B, 0x6E0
-
-
-class Apics:
-    def __init__(self, cpus: int = 2) -> None:
-        self.clock = VirtualClock()
-        self.woken: list[int] = []
-        self.inits: list[int] = []
-        self.startups: list[tuple[int, int]] = []
-        self.all = InterruptController(self.clock, cpus, self.woken.append)
-        self.all.on_init = self.inits.append
-        self.all.on_startup = lambda index, vector: self.startups.append((index, vector))
-        for cpu in (CPU, CPU1)[:cpus]:
-            self.put(SVR, 0x1FF, cpu)
-
-    def get(self, register: int, cpu: object = CPU) -> int:
-        return self.all.read_local_apic(cpu, register, 4)
-
-    def put(self, register: int, value: int, cpu: object = CPU) -> None:
-        self.all.write_local_apic(cpu, register, 4, value)
-
-    def ioapic(self, register: int, value: int | None = None) -> int:
-        self.all.io_apic.write(CPU, 0, 4, register)
-        if value is not None:
-            self.all.io_apic.write(CPU, 0x10, 4, value)
-        return self.all.io_apic.read(CPU, 0x10, 4)
-
-    def route(self, pin: int, low: int, destination: int = 0) -> None:
-        self.ioapic(0x11 + 2 * pin, destination << 24)
-        self.ioapic(0x10 + 2 * pin, low)
-
-    def go(self, nanoseconds: int) -> None:
-        target = self.clock.now() + nanoseconds
-        while (deadline := self.clock.next_deadline()) is not None and deadline <= target:
-            self.clock.jump_to(deadline)
-            self.clock.run_due()
-        self.clock.jump_to(target)
-
-    def take(self, cpu: int = 0) -> int | None:
-        """Acknowledge and end the pending interrupt, whose vector the two questions must agree on."""
-        pending = self.all.pending_vector(cpu)
-        vector = self.all.acknowledge(cpu)
-        assert vector == pending
-        if vector is not None:
-            self.put(EOI, 0, (CPU, CPU1)[cpu])
-        return vector
-
-    def x2(self, cpu: object = CPU) -> None:
-        assert self.all.write_msr(cpu, APIC_BASE, self.base(cpu) | 0x400)
-
-    def base(self, cpu: object = CPU) -> int:
-        value = self.all.read_msr(cpu, APIC_BASE)
-        assert value is not None
-        return value
 
 
 def test_identity_as_tamago_reads_it() -> None:
@@ -291,49 +255,6 @@ def test_apic_base_transitions(path: tuple[int, ...], last_is_legal: bool) -> No
     assert not apics.all.write_msr(CPU, APIC_BASE, 1 << 60 | 0xFEE0_0900)
 
 
-def ticks(apics: Apics, cpu: int = 0) -> int:
-    """Timer interrupts that are taken, one behind the other."""
-    count = 0
-    while apics.take(cpu) is not None:
-        count += 1
-    return count
-
-
-def tick(apics: Apics, owed: int) -> None:
-    apics.all.set_irq(0, True)
-    apics.all.set_irq(0, False)
-    apics.all.owe_ticks(owed)
-
-
-def test_missed_ticks_follow_as_the_processor_takes_them() -> None:
-    apics = Apics()
-    apics.route(2, 0x30)
-    tick(apics, 4)
-    assert ticks(apics) == 5
-    tick(apics, 2)
-    tick(apics, 2)  # merges with the one before, which nobody has taken; what is owed adds up
-    assert ticks(apics) == 5
-    tick(apics, 10**9)
-    assert ticks(apics) < 100
-    assert ticks(apics) == 0
-
-
-def test_other_interrupts_are_no_ticks_and_a_masked_timer_owes_none() -> None:
-    apics = Apics()
-    apics.route(2, 0x30)
-    apics.route(4, 0x90)
-    tick(apics, 1)
-    apics.all.set_irq(4, True)
-    assert [apics.take(), apics.take(), apics.take(), apics.take()] == [0x90, 0x30, 0x30, None]
-    apics.route(2, 0x1_0030)
-    apics.all.pic.master.write(CPU, 1, 1, 0xFF)
-    tick(apics, 5)
-    apics.route(2, 0x30)
-    assert ticks(apics) == 0
-    tick(apics, 0)
-    assert ticks(apics) == 1
-
-
 def test_x2apic_takes_ones_for_bits_that_are_read_only() -> None:
     """Xen writes them when it hands the APIC over; reserved bits are another thing."""
     apics = Apics()
@@ -381,64 +302,6 @@ def test_x2apic_registers() -> None:
     assert apics.all.take_nmi(1)
 
 
-def test_ioapic_as_tamago_and_linux_program_it() -> None:
-    apics = Apics()
-    apics.ioapic(0, 0x0F00_0000)
-    assert apics.ioapic(0) == 0x0F00_0000
-    assert apics.ioapic(1) >> 16 == 23
-    assert apics.ioapic(0x10) == 0x1_0000
-    apics.all.set_irq(4, True)
-    assert apics.take() is None
-    apics.all.set_irq(4, False)
-    apics.route(4, 0x24)
-    apics.all.set_irq(4, True)
-    assert apics.take() == 0x24
-    apics.all.set_irq(4, True)
-    assert apics.take() is None
-    apics.all.set_irq(4, False)
-    apics.all.set_irq(4, True)
-    assert apics.take() == 0x24
-
-
-def test_level_interrupt_comes_again_after_eoi_while_asserted() -> None:
-    apics = Apics()
-    apics.route(17, 0xA051, 1)
-    apics.all.set_irq(17, True)
-    assert apics.ioapic(0x10 + 34) & 0x4000
-    assert apics.get(TMR + 0x20, CPU1) == 1 << 0x11
-    assert apics.take(1) == 0x51
-    assert apics.all.pending_vector(1) == 0x51
-    apics.all.set_irq(17, False)
-    assert apics.take(1) == 0x51
-    assert apics.take(1) is None
-    assert apics.ioapic(0x10 + 34) & 0x4000 == 0
-    apics.route(17, 0x1_A051, 1)
-    apics.all.set_irq(17, True)
-    assert apics.take(1) is None
-    apics.route(17, 0xA051, 1)
-    assert apics.all.acknowledge(1) == 0x51
-    apics.put(EOI, 0, CPU1)
-    apics.all.set_irq(17, False)
-    assert apics.take(1) == 0x51
-    apics.all.set_irq(17, True)
-    apics.all.io_apic.write(CPU, 0x40, 4, 0x51)
-    assert apics.ioapic(0x10 + 34) & 0x4000
-
-
-def test_only_the_eoi_of_a_level_interrupt_reaches_the_ioapic() -> None:
-    apics = Apics()
-    apics.route(17, 0xA051, 1)
-    apics.all.set_irq(17, True)
-    apics.all.set_irq(17, False)
-    apics.all.deliver_msi(0xFEE0_0000, 0x51)
-    assert apics.take(0) == 0x51
-    assert apics.ioapic(0x10 + 34) & 0x4000
-    assert apics.take(1) == 0x51
-    assert apics.ioapic(0x10 + 34) & 0x4000 == 0
-    apics.all.deliver_msi(0xFEE0_1000, 0x51)
-    assert apics.get(TMR + 0x20, CPU1) == 0
-
-
 def test_an_armed_timer_survives_a_restore() -> None:
     apics, twin = Apics(), Apics()
     apics.put(TIMER, 0x40)
@@ -448,54 +311,6 @@ def test_an_armed_timer_survives_a_restore() -> None:
     twin.all.load(apics.all.save())
     twin.go(NANOSECONDS)
     assert twin.take() == 0x40
-
-
-def test_irq_0_arrives_at_gsi_2() -> None:
-    apics = Apics()
-    apics.route(0, 0x30)
-    apics.route(2, 0x32)
-    apics.all.line(0)(True)
-    assert apics.take() == 0x32
-    apics.all.line(0)(False)
-    apics.all.set_irq(2, True)
-    assert apics.take() is None
-
-
-def test_virtual_wire_brings_the_8259_to_the_first_processor() -> None:
-    apics = Apics()
-    for apic in apics.all.local_apics:
-        apic.enter_virtual_wire_mode()
-    for port, value in ((0, 0x11), (1, 0x30), (1, 4), (1, 1), (1, 0)):
-        apics.all.pic.master.write(CPU, port, 1, value)
-    apics.woken.clear()
-    apics.all.set_irq(1, True)
-    assert apics.woken == [0]
-    assert apics.all.has_work(0)
-    assert not apics.all.has_work(1)
-    assert apics.all.pending_vector(0) == 0x31
-    assert apics.all.acknowledge(0) == 0x31
-    assert not apics.all.has_work(0)
-    apics.all.pic.master.write(CPU, 0, 1, 0x20)
-    apics.put(LINT0, 0x1_0700)
-    apics.all.set_irq(0, True)
-    assert not apics.all.has_work(0)
-
-
-def test_messages() -> None:
-    apics = Apics()
-    assert apics.all.deliver_msi(0xFEE0_0000, 32)
-    assert apics.take(0) == 32
-    assert apics.all.deliver_msi(0xFEE0_1000, 0x40)
-    assert (apics.take(0), apics.take(1)) == (None, 0x40)
-    apics.put(LDR, 0x04 << 24, CPU1)
-    assert apics.all.deliver_msi(0xFEE0_400C, 0x41)
-    assert apics.take(1) == 0x41
-    assert not apics.all.deliver_msi(0x1000, 0x41)
-    assert apics.all.deliver_msi(0xFEE0_0000, 0x8041)  # level de-assertion
-    assert apics.take(0) is None
-    assert apics.all.deliver_msi(0xFEE0_0000, 5)
-    apics.put(ESR, 0)
-    assert apics.get(ESR) == 0x40
 
 
 @given(
@@ -547,8 +362,3 @@ def test_random_msr_accesses(steps: list[tuple[bool, int, int]]) -> None:
         else:
             result = apics.all.read_msr(CPU, msr)
             assert result is None or 0 <= result < 1 << 64
-
-
-@given(accesses(range(0x60), (1, 2, 4, 8)), accesses((0x00, 0x10, 0x40), (4,), st.integers(0, 0x3FFFF)))
-def test_random_ioapic_accesses_and_a_restored_twin(first: list[Access], second: list[Access]) -> None:
-    check_twin(lambda: Apics().all.io_apic, first + second, second + first)
