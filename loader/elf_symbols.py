@@ -37,7 +37,8 @@ class ElfSymbols:
         from elftools.elf.sections import SymbolTableSection
 
         # What pyelftools raises on damaged tables is not confined to its own exceptions.
-        with contextlib.suppress(ELFError, ConstructError, ValueError, TypeError, KeyError, AttributeError, IndexError):
+        own = (ELFError, ConstructError)
+        with contextlib.suppress(*own, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
             elf = ELFFile(io.BytesIO(bytes(self._data)))
             table = elf.get_section_by_name(".symtab")
             if isinstance(table, SymbolTableSection) and table.num_symbols() <= _MOST_SYMBOLS:

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loader.elf_symbols import ElfSymbols
@@ -45,6 +45,7 @@ def test_functions_are_named_with_the_distance_from_their_start() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=8), st.integers(0, 700))
+@example([(374, 128)], 0)  # a table at an offset that no file has
 def test_damage_costs_names_and_nothing_else(changes: list[tuple[int, int]], length: int) -> None:
     data = bytearray(_elf())
     for at, value in changes:
